@@ -1,0 +1,219 @@
+// attention/flash.wgsl      y[b,i,h,:] = softmax_j(scale · q[b,i,h,:] · k[b,j,h,:]) v[b,j,h,:]
+//   q [items*lq, ..]  k, v [items*lk, ..]  y [items*lq, heads*HEAD_DIM]: token-major rows; a head is a slice of columns.
+//   Online softmax in f32: no lq × lk matrix. q is scaled first, so that no product overflows; the scale
+//   carries log2(e), so that every exponential is an exp2.
+//   SCOPE says which keys a query sees:
+//     0 full      all lk keys of its item
+//     1 causal    keys j <= i
+//     2 patches   Neighborhood Patch Attention on a grid: queries of one block of P_y × P_x (half a window per axis) share
+//                 one key window; its origin follows from the block, so nothing is gathered or copied.
+//   The keys of a dispatch are those in the bound rows of k and v; with the slot `carry` set to `state`,
+//   several dispatches see one segment of the keys each.
+//   The slot `attend` is the engine: tile (GPUs), lanes (wide CPU vectors), columns (any alignment, slow).
+#bind read q
+#bind read k
+#bind read v
+#bind write y
+#import carry
+struct Params {
+    first_group: u32,
+    items_heads: u32,   // two u16, the first one low, here and below
+    q_k_stride: u32,    // vec4s per row
+    v_y_stride: u32,
+    q_k_col: u32,       // first column of head 0, in elements
+    v_col_jitter: u32,  // u16 column, u8 jitter_h, u8 jitter_w
+    lq: u32,
+    lk: u32,
+    q_row0: u32,        // first bound rows
+    kv_row0: u32,
+    kv_rows: u32,       // bound rows of k and v
+    y_row0: u32,        // first row of this chunk of queries, and its rows
+    y_rows: u32,
+    grid: u32,          // height, width
+    window: u32,        // height, width of the base grid: the window where the grid is larger
+    scale: f32,         // softmax scale × log2(e)
+}
+var<immediate> params: Params;
+#import grid
+
+const FULL = 0u;
+const CAUSAL = 1u;
+const PATCHES = 2u;
+const D4: u32 = (HEAD_DIM + 3u) / 4u;
+const LOWEST: f32 = -3.0e38;
+
+fn low(pair: u32) -> u32 { return pair & 0xffffu; }
+fn high(pair: u32) -> u32 { return pair >> 16u; }
+fn ceil_div(a: u32, b: u32) -> u32 { return (a + b - 1u) / b; }
+
+// ---- which queries and keys -------------------------------------------------------------------
+
+// Patches: queries of one block, per axis half a window.
+fn patch_h() -> u32 { return max(low(params.window) / 2u, 1u); }
+fn patch_w() -> u32 { return max(high(params.window) / 2u, 1u); }
+fn jitter_h() -> u32 { return (params.v_col_jitter >> 16u) & 0xffu; }
+fn jitter_w() -> u32 { return params.v_col_jitter >> 24u; }
+fn blocks_h() -> u32 { return (low(params.grid) - 1u + jitter_h()) / patch_h() + 1u; }
+fn blocks_w() -> u32 { return (high(params.grid) - 1u + jitter_w()) / patch_w() + 1u; }
+
+// First key of the window of query block `block` along one axis.
+fn window_origin(block: u32, patch: u32, window: u32, len: u32, jitter: u32) -> u32 {
+    let last = i32(max(len, window) - window);
+    return u32(clamp(i32(block * patch) - i32(jitter) - i32(window / 4u), 0, last));
+}
+
+// The keys that one block of queries sees, numbered t = 0.. in row order; begin..end are those bound here.
+struct Keys {
+    row: u32,    // row of key 0 in k and v
+    width: u32,  // keys per run of consecutive rows
+    stride: u32, // rows from run to run
+    begin: u32,
+    end: u32,
+}
+
+// The number of keys before the first one at `row` or later.
+fn keys_before(keys: Keys, row: u32) -> u32 {
+    let rel = max(row, keys.row) - keys.row;
+    return (rel / keys.stride) * keys.width + min(rel % keys.stride, keys.width);
+}
+
+fn bound_keys(row: u32, width: u32, stride: u32, count: u32) -> Keys {
+    var keys = Keys(row, width, stride, 0u, count);
+    keys.begin = min(keys_before(keys, params.kv_row0), count);
+    keys.end = min(keys_before(keys, params.kv_row0 + params.kv_rows), count);
+    return keys;
+}
+
+// Keys of queries first..=last of an item (full, causal), or of one block of its grid (patches).
+fn keys_of_run(item: u32, last: u32) -> Keys {
+    let seen = select(params.lk, min(params.lk, last + 1u), SCOPE == CAUSAL);
+    return bound_keys(item * params.lk, params.lk, params.lk, seen);
+}
+fn keys_of_block(item: u32, by: u32, bx: u32) -> Keys {
+    let h = low(params.grid);
+    let w = high(params.grid);
+    let y0 = window_origin(by, patch_h(), low(params.window), h, jitter_h());
+    let x0 = window_origin(bx, patch_w(), high(params.window), w, jitter_w());
+    let wh = min(low(params.window), h);
+    let ww = min(high(params.window), w);
+    return bound_keys(item * h * w + y0 * w + x0, ww, w, wh * ww);
+}
+
+// Row of key t, counted from the first bound row.
+fn key_row(keys: Keys, t: u32) -> u32 {
+    if (SCOPE == PATCHES) {
+        return keys.row + (t / keys.width) * keys.stride + t % keys.width - params.kv_row0;
+    }
+    return keys.row + t - params.kv_row0;
+}
+
+// A tile: up to BLOCK_Q queries that share their keys. Tiles are numbered over items and blocks, so that the
+// tiles of a chunk of rows are consecutive.
+fn tiles_per_block() -> u32 { return ceil_div(patch_h() * patch_w(), BLOCK_Q); }
+fn first_tile_at(row: u32) -> u32 {
+    let item = row / params.lq;
+    let i = row % params.lq;
+    if (SCOPE == PATCHES) {
+        let by = (i / high(params.grid) + jitter_h()) / patch_h();
+        return (item * blocks_h() + by) * blocks_w() * tiles_per_block();
+    }
+    return item * ceil_div(params.lq, BLOCK_Q) + i / BLOCK_Q;
+}
+fn end_tile_at(row: u32) -> u32 {
+    if (SCOPE == PATCHES) { return first_tile_at(row) + blocks_w() * tiles_per_block(); }
+    return first_tile_at(row) + 1u;
+}
+
+struct Tile {
+    item: u32,
+    first: u32, // number within the item (full, causal) or the block (patches) of its first query
+    y: i32,     // patches: the block's corner on the grid, negative where the jitter shifts it out
+    x: i32,
+    keys: Keys,
+}
+
+fn tile_at(number: u32) -> Tile {
+    if (SCOPE == PATCHES) {
+        let per_block = tiles_per_block();
+        let block = number / per_block;
+        let bx = block % blocks_w();
+        let by = (block / blocks_w()) % blocks_h();
+        let item = block / (blocks_w() * blocks_h());
+        let y = i32(by * patch_h()) - i32(jitter_h());
+        let x = i32(bx * patch_w()) - i32(jitter_w());
+        return Tile(item, (number % per_block) * BLOCK_Q, y, x, keys_of_block(item, by, bx));
+    }
+    let per_item = ceil_div(params.lq, BLOCK_Q);
+    let first = (number % per_item) * BLOCK_Q;
+    return Tile(number / per_item, first, 0, 0, keys_of_run(number / per_item, min(first + BLOCK_Q, params.lq) - 1u));
+}
+
+// Row of the tile's query n, or NO_ROW where it lies outside of the block, the grid or the chunk.
+const NO_ROW: u32 = 0xffffffffu;
+fn tile_row(tile: Tile, n: u32) -> u32 {
+    let m = tile.first + n;
+    var i = m;
+    var inside = m < params.lq;
+    if (SCOPE == PATCHES) {
+        let y = tile.y + i32(m / patch_w());
+        let x = tile.x + i32(m % patch_w());
+        inside = m < patch_h() * patch_w() && y >= 0 && x >= 0 && y < i32(low(params.grid)) && x < i32(high(params.grid));
+        i = u32(y) * high(params.grid) + u32(x);
+    }
+    let row = tile.item * params.lq + i;
+    return select(NO_ROW, row, inside && row >= params.y_row0 && row - params.y_row0 < params.y_rows);
+}
+
+// ---- operands: vec4 number d4 of a head, zero beyond HEAD_DIM ---------------------------------
+
+// Columns from..from+4 of a row whose vec4s i and i+1 are a and b.
+fn shifted(a: vec4<f32>, b: vec4<f32>, by: u32) -> vec4<f32> {
+    switch by {
+        case 0u: { return a; }
+        case 1u: { return vec4(a.yzw, b.x); }
+        case 2u: { return vec4(a.zw, b.xy); }
+        default: { return vec4(a.w, b.xyz); }
+    }
+}
+fn within(v: vec4<f32>, d4: u32) -> vec4<f32> {
+    return select(vec4(0.0), v, vec4(4u * d4) + vec4(0u, 1u, 2u, 3u) < vec4(HEAD_DIM));
+}
+// Does vec4 d4 of a head that starts at column col reach into the next vec4 of the row?
+fn spills(col: u32, d4: u32) -> bool { return col % 4u + min(HEAD_DIM - 4u * d4, 4u) > 4u; }
+
+fn query(row: u32, head: u32, d4: u32) -> vec4<f32> {
+    let col = low(params.q_k_col) + head * HEAD_DIM + 4u * d4;
+    let i = (row - params.q_row0) * low(params.q_k_stride) + col / 4u;
+    var v = load_q(i);
+    if (!ALIGNED) {
+        var next = vec4(0.0);
+        if (spills(col, d4)) { next = load_q(i + 1u); }
+        v = within(shifted(v, next, col % 4u), d4);
+    }
+    return v * params.scale;
+}
+// `row` of key and value counts from the first bound row.
+fn key(row: u32, head: u32, d4: u32) -> vec4<f32> {
+    let col = high(params.q_k_col) + head * HEAD_DIM + 4u * d4;
+    let i = row * high(params.q_k_stride) + col / 4u;
+    let v = load_k(i);
+    if (ALIGNED) { return v; }
+    var next = vec4(0.0);
+    if (spills(col, d4)) { next = load_k(i + 1u); }
+    return within(shifted(v, next, col % 4u), d4);
+}
+fn value(row: u32, head: u32, d4: u32) -> vec4<f32> {
+    let col = low(params.v_col_jitter) + head * HEAD_DIM + 4u * d4;
+    let i = row * low(params.v_y_stride) + col / 4u;
+    let v = load_v(i);
+    if (ALIGNED) { return v; }
+    var next = vec4(0.0);
+    if (spills(col, d4)) { next = load_v(i + 1u); }
+    return within(shifted(v, next, col % 4u), d4);
+}
+// Only for heads of whole vec4s.
+fn put(row: u32, head: u32, d4: u32, v: vec4<f32>) {
+    store_y((row - params.y_row0) * high(params.v_y_stride) + head * D4 + d4, v);
+}
+
+#import attend

@@ -1,0 +1,59 @@
+// y[b, oy, ox, :] = epilogue(sum over taps of x[b, oy·stride + ty - pad, ox·stride + tx - pad, :] · w[:, ty, tx, :])
+//   x = [x | x2] joined on channels, [items, in_h, in_w, c1 (+ c2)];  w [n, SIZE, SIZE, c];  y, res [items, out_h, out_w, n].
+// With DOUBLED the input is read at (iy/2, ix/2): nearest-neighbour upsampling without the copy.
+#bind read x
+#bind read x2
+#bind read w
+#bind read bias
+#bind read vector
+#bind read res
+#bind write y
+#import grid
+struct Params {
+    first_group: u32,
+    rows: u32,
+    cols: u32,
+    c4: u32,
+    row0: u32,
+    rows_per_item: u32, // out_h × out_w
+    col0_4: u32,
+    n4: u32,
+    x_row0: u32,
+    x2_row0: u32,
+    c1: u32,
+    c2: u32,
+    in_h: u32,
+    in_w: u32,
+    out_w: u32,
+    stride_pad: u32,    // stride in the low half, padding above and left in the high half
+}
+var<immediate> params: Params;
+const TAPS: u32 = SIZE * SIZE;
+#import epilogue
+#import join
+
+struct ARow { item: u32, y: i32, x: i32 }
+fn a_begin(row: u32) -> ARow {
+    let r = params.row0 + row;
+    let stride = i32(params.stride_pad & 0xffffu);
+    let pad = i32(params.stride_pad >> 16u);
+    let at = r % params.rows_per_item;
+    return ARow(r / params.rows_per_item, i32(at / params.out_w) * stride - pad, i32(at % params.out_w) * stride - pad);
+}
+fn a_load(a: ARow, tap: u32, c: u32) -> vec4<f32> {
+    var iy = a.y + i32(tap / SIZE);
+    var ix = a.x + i32(tap % SIZE);
+    var h = i32(params.in_h);
+    var w = i32(params.in_w);
+    if (DOUBLED) { h = 2 * h; w = 2 * w; }
+    if (iy < 0 || ix < 0 || iy >= h || ix >= w) { return vec4<f32>(0.0); }
+    if (DOUBLED) { iy = iy / 2; ix = ix / 2; }
+    let row = (a.item * params.in_h + u32(iy)) * params.in_w + u32(ix);
+    return load_joined(row, c);
+}
+#import mma
+
+@compute @workgroup_size(WG)
+fn main(@builtin(local_invocation_index) lid: u32, @builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>) {
+    gemm(group_index(wid, nwg) * WG + lid);
+}

@@ -1,0 +1,32 @@
+// y = epilogue(x · wᵀ)
+//   x [rows, k];  w [n (2n when gated), k];  bias [n] f32;  vector [items, n] f32;  res, y [rows, n].
+#bind read x
+#bind read w
+#bind read bias
+#bind read vector
+#bind read res
+#bind write y
+#import grid
+struct Params {
+    first_group: u32,
+    rows: u32,          // of this launch; x, res and y are bound at its first row
+    cols: u32,          // of this launch; w is bound at its first column
+    c4: u32,            // vec4s of k
+    row0: u32,          // first row of this launch
+    rows_per_item: u32,
+    col0_4: u32,        // first column of this launch, in vec4s
+    n4: u32,            // vec4s of a row of y
+}
+var<immediate> params: Params;
+const TAPS: u32 = 1u;
+#import epilogue
+
+struct ARow { base: u32 }
+fn a_begin(row: u32) -> ARow { return ARow(row * params.c4); }
+fn a_load(a: ARow, tap: u32, c: u32) -> vec4<f32> { return load_x(a.base + c); }
+#import mma
+
+@compute @workgroup_size(WG)
+fn main(@builtin(local_invocation_index) lid: u32, @builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>) {
+    gemm(group_index(wid, nwg) * WG + lid);
+}

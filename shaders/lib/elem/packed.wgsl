@@ -1,0 +1,4 @@
+// f16 storage on a device without shader-f16: two halves to a u32. Stores clamp as in f16.wgsl.
+DECLARE NAME: array<vec2<u32>>;
+fn load_NAME(i: u32) -> vec4<f32> { let w = NAME[i]; return vec4<f32>(unpack2x16float(w.x), unpack2x16float(w.y)); }
+fn store_NAME(i: u32, v: vec4<f32>) { let c = clamp(v, vec4<f32>(-65504.0), vec4<f32>(65504.0)); NAME[i] = vec2<u32>(pack2x16float(c.xy), pack2x16float(c.zw)); }

@@ -1,0 +1,217 @@
+//! Facts of a device, as plain data: what kernels choose their variants from.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
+use crate::shader::Elem;
+use crate::tensor::DType;
+
+/// What kind of processor runs the kernels; decides tile shapes, never correctness.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DeviceClass {
+    /// A software driver: few threads, wide vectors, expensive barriers.
+    Cpu,
+    /// A GPU that shares the system's memory.
+    Integrated,
+    /// A GPU with memory of its own, or one whose kind is not known.
+    Discrete,
+}
+
+/// Lowers a device to less than it can do, so that one machine tests every path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Tier {
+    /// No f16 arithmetic types, no subgroups: WebGPU's floor.
+    Plain,
+    /// With f16 storage types.
+    F16,
+    /// With subgroup operations, and f16 where the device has it.
+    Subgroup,
+}
+
+impl Tier {
+    /// All tiers, lowest first.
+    pub const ALL: [Tier; 3] = [Tier::Plain, Tier::F16, Tier::Subgroup];
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Tier::Plain => "plain",
+            Tier::F16 => "f16",
+            Tier::Subgroup => "subgroup",
+        })
+    }
+}
+
+impl FromStr for Tier {
+    type Err = Error;
+    fn from_str(s: &str) -> Result<Self> {
+        Tier::ALL.into_iter().find(|t| t.to_string() == s).ok_or_else(|| {
+            Error::usage(format!("unknown tier {s:?}"))
+                .with_hint("tiers are plain, f16 and subgroup")
+        })
+    }
+}
+
+/// The limits that decide how work is cut. They can be set below the device's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes that one binding may cover.
+    pub binding_bytes: u64,
+    /// Bytes that one buffer may have.
+    pub buffer_bytes: u64,
+    /// Workgroups along one axis of a dispatch.
+    pub groups_per_axis: u32,
+    /// Storage buffers that one kernel may bind.
+    pub storage_buffers: u32,
+    /// Invocations of one workgroup.
+    pub invocations: u32,
+    /// Bytes of workgroup memory.
+    pub workgroup_bytes: u32,
+}
+
+impl Limits {
+    /// What every WebGPU device has.
+    pub const WEBGPU: Limits = Limits {
+        binding_bytes: 128 << 20,
+        buffer_bytes: 256 << 20,
+        groups_per_axis: 65_535,
+        storage_buffers: 8,
+        invocations: 256,
+        workgroup_bytes: 16 << 10,
+    };
+
+    /// Lowers these limits to `text`: `webgpu`, or a list such as `binding=1MiB,groups=64,storage=8`.
+    ///
+    /// # Errors
+    /// An unknown key, or a value that is no size or is zero.
+    pub fn lowered_to(mut self, text: &str) -> Result<Self> {
+        let hint = "write webgpu, or a list of binding=SIZE, buffer=SIZE, groups=N, storage=N, \
+                    with sizes such as 1MiB or 65536";
+        for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
+            if part == "webgpu" {
+                self = self.min(Limits::WEBGPU);
+                continue;
+            }
+            let bad = || Error::usage(format!("--limits: cannot read {part:?}")).with_hint(hint);
+            let (key, value) = part.split_once('=').ok_or_else(bad)?;
+            let value = parse_size(value).filter(|v| *v > 0).ok_or_else(bad)?;
+            let narrow = |v: u64| u32::try_from(v).unwrap_or(u32::MAX);
+            match key {
+                "binding" => self.binding_bytes = self.binding_bytes.min(value),
+                "buffer" => self.buffer_bytes = self.buffer_bytes.min(value),
+                "groups" => self.groups_per_axis = self.groups_per_axis.min(narrow(value)),
+                "storage" => self.storage_buffers = self.storage_buffers.min(narrow(value)),
+                _ => return Err(bad()),
+            }
+        }
+        Ok(self)
+    }
+
+    fn min(self, other: Limits) -> Limits {
+        Limits {
+            binding_bytes: self.binding_bytes.min(other.binding_bytes),
+            buffer_bytes: self.buffer_bytes.min(other.buffer_bytes),
+            groups_per_axis: self.groups_per_axis.min(other.groups_per_axis),
+            storage_buffers: self.storage_buffers.min(other.storage_buffers),
+            invocations: self.invocations.min(other.invocations),
+            workgroup_bytes: self.workgroup_bytes.min(other.workgroup_bytes),
+        }
+    }
+}
+
+/// Reads `4096`, `64KiB`, `1MiB`, `2GiB`.
+fn parse_size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..digits].parse().ok()?;
+    let shift = match text[digits..].trim() {
+        "" | "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        _ => return None,
+    };
+    number.checked_mul(1 << shift)
+}
+
+/// Everything a kernel may base a choice on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Caps {
+    pub class: DeviceClass,
+    /// Shaders may use f16 types.
+    pub f16: bool,
+    /// Shaders may use subgroup operations. No size is promised.
+    pub subgroups: bool,
+    pub limits: Limits,
+}
+
+impl Caps {
+    /// The floor: WebGPU's limits and nothing optional.
+    pub const FLOOR: Caps =
+        Caps { class: DeviceClass::Discrete, f16: false, subgroups: false, limits: Limits::WEBGPU };
+
+    /// The same device, used no higher than `tier`.
+    #[must_use]
+    pub fn clamped(mut self, tier: Tier) -> Self {
+        self.f16 &= tier >= Tier::F16;
+        self.subgroups &= tier >= Tier::Subgroup;
+        self
+    }
+
+    /// The tiers that differ on this device, lowest first.
+    pub fn tiers(&self) -> Vec<Tier> {
+        Tier::ALL
+            .into_iter()
+            .filter(|t| match t {
+                Tier::Plain => true,
+                Tier::F16 => self.f16,
+                Tier::Subgroup => self.subgroups,
+            })
+            .collect()
+    }
+
+    /// How shaders read and write `dtype` here.
+    pub fn elem(&self, dtype: DType) -> Elem {
+        match dtype {
+            DType::F32 => Elem::F32,
+            DType::F16 if self.f16 => Elem::F16,
+            DType::F16 => Elem::Packed,
+        }
+    }
+
+    /// The implementation of the slot `reduce`, and the lanes that share a row.
+    pub fn reduce(&self) -> (&'static str, u32) {
+        match (self.class, self.subgroups) {
+            (_, true) => ("subgroup", 64),
+            (DeviceClass::Cpu, false) => ("serial", 1),
+            (_, false) => ("shared", 64),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_lowered_and_never_raised() {
+        let l = Limits::WEBGPU.lowered_to("binding=1MiB, groups=64,storage=99").unwrap();
+        assert_eq!((l.binding_bytes, l.groups_per_axis, l.storage_buffers), (1 << 20, 64, 8));
+        for bad in ["x", "binding", "binding=0", "binding=1XB", "colour=3", "groups=-1"] {
+            assert!(Limits::WEBGPU.lowered_to(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_tier_takes_away_what_lies_above_it() {
+        let all = Caps { f16: true, subgroups: true, ..Caps::FLOOR };
+        let plain = all.clone().clamped(Tier::Plain);
+        assert!(!plain.f16 && !plain.subgroups);
+        let f16 = all.clone().clamped(Tier::F16);
+        assert!(f16.f16 && !f16.subgroups);
+        assert_eq!(all.clone().clamped(Tier::Subgroup), all);
+        assert_eq!(Caps::FLOOR.elem(DType::F16), Elem::Packed);
+    }
+}

@@ -1,0 +1,333 @@
+//! Opening an adapter, or becoming a guest on a device that the caller owns.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::caps::{Caps, DeviceClass, Limits, Tier};
+use super::memory::Governor;
+use super::pipeline::Pipeline;
+use crate::error::{Error, ErrorKind, Result};
+use crate::shader::{Access, KernelSpec, Variant};
+
+/// Which device to open, and how much of it to use.
+#[derive(Debug, Clone, Default)]
+pub struct GpuOptions {
+    /// A part of the adapter's name, or its number in [`list_adapters`]. Default: the first there.
+    pub device: Option<String>,
+    /// Use no more than this tier. Default: all the device has.
+    pub tier: Option<Tier>,
+    /// Lower limits, as [`Limits::lowered_to`] reads them.
+    pub limits: Option<String>,
+    /// Keep bounds checks and loop bounds in the shaders: slower, for bug reports and tests.
+    pub shader_checks: bool,
+}
+
+/// What is known of an adapter before it is opened.
+#[derive(Debug, Clone)]
+pub struct AdapterFacts {
+    pub name: String,
+    pub backend: String,
+    pub driver: String,
+    pub caps: Caps,
+}
+
+/// An open device with its facts and its pipelines.
+pub struct Gpu {
+    pub(crate) device: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
+    facts: AdapterFacts,
+    shader_checks: bool,
+    pipelines: Mutex<HashMap<(&'static str, Variant), Arc<Pipeline>>>,
+    layouts: Mutex<HashMap<Vec<Access>, (wgpu::BindGroupLayout, wgpu::PipelineLayout)>>,
+    /// Bound in place of an absent operand.
+    pub(crate) zeros: wgpu::Buffer,
+    pub(crate) governor: Governor,
+    failure: Arc<Mutex<Option<Error>>>,
+}
+
+/// Bytes of parameters that every kernel may take: half of what DX12 offers.
+pub(crate) const PARAM_BYTES: u32 = 64;
+
+/// All adapters, best first: discrete, integrated, software; Vulkan and Metal before DX12.
+pub fn list_adapters() -> Vec<AdapterFacts> {
+    adapters().iter().map(facts_of).collect()
+}
+
+fn adapters() -> Vec<wgpu::Adapter> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
+    descriptor.flags = wgpu::InstanceFlags::empty();
+    let backends = descriptor.backends;
+    let instance = wgpu::Instance::new(descriptor);
+    let mut all = pollster::block_on(instance.enumerate_adapters(backends));
+    let rank = |a: &wgpu::Adapter| {
+        let info = a.get_info();
+        let kind = match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => 0,
+            wgpu::DeviceType::IntegratedGpu => 1,
+            wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => 2,
+            wgpu::DeviceType::Cpu => 3,
+        };
+        (kind, info.backend == wgpu::Backend::Dx12)
+    };
+    all.sort_by_key(rank);
+    all
+}
+
+fn facts_of(adapter: &wgpu::Adapter) -> AdapterFacts {
+    let info = adapter.get_info();
+    let limits = adapter.limits();
+    let features = adapter.features();
+    let caps = Caps {
+        class: match info.device_type {
+            wgpu::DeviceType::Cpu => DeviceClass::Cpu,
+            wgpu::DeviceType::IntegratedGpu => DeviceClass::Integrated,
+            _ => DeviceClass::Discrete,
+        },
+        f16: features.contains(wgpu::Features::SHADER_F16),
+        subgroups: features.contains(wgpu::Features::SUBGROUP),
+        limits: Limits {
+            binding_bytes: limits.max_storage_buffer_binding_size,
+            buffer_bytes: limits.max_buffer_size,
+            groups_per_axis: limits.max_compute_workgroups_per_dimension,
+            storage_buffers: limits.max_storage_buffers_per_shader_stage,
+            invocations: limits.max_compute_invocations_per_workgroup,
+            workgroup_bytes: limits.max_compute_workgroup_storage_size,
+        },
+    };
+    let driver = format!("{} {}", info.driver, info.driver_info);
+    AdapterFacts {
+        name: info.name,
+        backend: format!("{:?}", info.backend),
+        driver: driver.trim().to_string(),
+        caps,
+    }
+}
+
+impl Gpu {
+    /// Opens the adapter that `options` asks for.
+    ///
+    /// # Errors
+    /// No adapter, none of that name, or one without what every kernel needs.
+    pub fn open(options: &GpuOptions) -> Result<Self> {
+        let all = adapters();
+        let names = || all.iter().map(|a| a.get_info().name).collect::<Vec<_>>().join(", ");
+        let chosen = match &options.device {
+            None => all.first().ok_or_else(|| {
+                Error::device("no GPU adapter found").with_hint(
+                    "install a Vulkan driver; Mesa's lavapipe (mesa-vulkan-drivers) runs on any processor",
+                )
+            })?,
+            Some(wanted) => wanted
+                .parse::<usize>()
+                .ok()
+                .map_or_else(
+                    || {
+                        let wanted = wanted.to_lowercase();
+                        all.iter().find(|a| a.get_info().name.to_lowercase().contains(&wanted))
+                    },
+                    |index| all.get(index),
+                )
+                .ok_or_else(|| {
+                    Error::device(format!("no device {wanted:?} among: {}", names()))
+                        .with_hint("list them with: scalediff devices")
+                })?,
+        };
+        let facts = facts_of(chosen);
+        let wanted_features = wgpu::Features::IMMEDIATES
+            | wgpu::Features::SHADER_F16
+            | wgpu::Features::SUBGROUP
+            | wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES
+            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("scalediff"),
+            required_features: wanted_features & chosen.features(),
+            required_limits: chosen.limits(),
+            ..Default::default()
+        };
+        let (device, queue) =
+            pollster::block_on(chosen.request_device(&descriptor)).map_err(|e| {
+                Error::device(format!("{}: cannot be opened", facts.name)).with_source(e)
+            })?;
+        Self::new(facts, device, queue, options)
+    }
+
+    /// Becomes a guest on a device of the caller's, which must have been opened with
+    /// `Features::IMMEDIATES` and at least 64 bytes of immediates.
+    pub fn from_device(
+        adapter: &wgpu::Adapter,
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        options: &GpuOptions,
+    ) -> Result<Self> {
+        let mut facts = facts_of(adapter);
+        facts.caps.f16 &= device.features().contains(wgpu::Features::SHADER_F16);
+        facts.caps.subgroups &= device.features().contains(wgpu::Features::SUBGROUP);
+        let given = device.limits();
+        facts.caps.limits = Limits {
+            binding_bytes: given.max_storage_buffer_binding_size,
+            buffer_bytes: given.max_buffer_size,
+            groups_per_axis: given.max_compute_workgroups_per_dimension,
+            storage_buffers: given.max_storage_buffers_per_shader_stage,
+            invocations: given.max_compute_invocations_per_workgroup,
+            workgroup_bytes: given.max_compute_workgroup_storage_size,
+        };
+        Self::new(facts, device, queue, options)
+    }
+
+    fn new(
+        mut facts: AdapterFacts,
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        options: &GpuOptions,
+    ) -> Result<Self> {
+        if !device.features().contains(wgpu::Features::IMMEDIATES)
+            || device.limits().max_immediate_size < PARAM_BYTES
+        {
+            return Err(Error::device(format!(
+                "{}: the device offers no {PARAM_BYTES} bytes of immediates (push constants)",
+                facts.name
+            ))
+            .with_hint("update the driver, or choose another device with --device"));
+        }
+        if let Some(tier) = options.tier {
+            if !facts.caps.tiers().contains(&tier) {
+                let tiers: Vec<_> = facts.caps.tiers().iter().map(Tier::to_string).collect();
+                return Err(Error::device(format!("{}: has no tier {tier}", facts.name))
+                    .with_hint(format!("its tiers are: {}", tiers.join(", "))));
+            }
+            facts.caps = facts.caps.clamped(tier);
+        }
+        if let Some(limits) = &options.limits {
+            facts.caps.limits = facts.caps.limits.lowered_to(limits)?;
+        }
+        if facts.caps.limits.storage_buffers < Limits::WEBGPU.storage_buffers {
+            return Err(Error::usage(format!(
+                "{} storage buffers per kernel are too few: the kernels need {}",
+                facts.caps.limits.storage_buffers,
+                Limits::WEBGPU.storage_buffers
+            )));
+        }
+
+        let failure = Arc::new(Mutex::new(None));
+        let slot = Arc::clone(&failure);
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            let kind = match &error {
+                wgpu::Error::OutOfMemory { .. } => ErrorKind::OutOfMemory,
+                _ => ErrorKind::Device,
+            };
+            let text = error.to_string();
+            lock(&slot).get_or_insert(Error::new(kind, text));
+        }));
+        let slot = Arc::clone(&failure);
+        device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                let text = format!("the device was lost: {message}");
+                lock(&slot).get_or_insert(Error::device(text));
+            }
+        });
+        let zeros = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("zeros"),
+            size: 256,
+            usage: wgpu::BufferUsages::STORAGE,
+            mapped_at_creation: false,
+        });
+        let governor = Governor::new(facts.caps.class);
+        Ok(Self {
+            device,
+            queue,
+            facts,
+            shader_checks: options.shader_checks,
+            pipelines: Mutex::default(),
+            layouts: Mutex::default(),
+            zeros,
+            governor,
+            failure,
+        })
+    }
+
+    /// The device's facts, lowered to what the options allow.
+    pub fn caps(&self) -> &Caps {
+        &self.facts.caps
+    }
+
+    /// Name, backend and driver.
+    pub fn facts(&self) -> &AdapterFacts {
+        &self.facts
+    }
+
+    /// The pipeline of a kernel's variant, compiled on first use.
+    ///
+    /// # Errors
+    /// The shader does not compile on this device; the message cites the WGSL line.
+    pub fn pipeline(&self, spec: &'static KernelSpec, variant: &Variant) -> Result<Arc<Pipeline>> {
+        let key = (spec.name, variant.clone());
+        if let Some(found) = lock(&self.pipelines).get(&key) {
+            return Ok(Arc::clone(found));
+        }
+        let built = Arc::new(Pipeline::build(self, spec, variant, self.shader_checks)?);
+        lock(&self.pipelines).insert(key, Arc::clone(&built));
+        Ok(built)
+    }
+
+    /// The layout for a list of accesses, made once.
+    pub(crate) fn layout(
+        &self,
+        accesses: &[Access],
+    ) -> (wgpu::BindGroupLayout, wgpu::PipelineLayout) {
+        let mut layouts = lock(&self.layouts);
+        let make = || {
+            let entries: Vec<_> = (0u32..)
+                .zip(accesses)
+                .map(|(binding, access)| wgpu::BindGroupLayoutEntry {
+                    binding,
+                    visibility: wgpu::ShaderStages::COMPUTE,
+                    ty: wgpu::BindingType::Buffer {
+                        ty: wgpu::BufferBindingType::Storage { read_only: *access == Access::Read },
+                        has_dynamic_offset: false,
+                        min_binding_size: None,
+                    },
+                    count: None,
+                })
+                .collect();
+            let groups = self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+                label: None,
+                entries: &entries,
+            });
+            let pipeline = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+                label: None,
+                bind_group_layouts: &[Some(&groups)],
+                immediate_size: PARAM_BYTES,
+            });
+            (groups, pipeline)
+        };
+        layouts.entry(accesses.to_vec()).or_insert_with(make).clone()
+    }
+
+    /// Waits for a submission (`None`: for all), or reports why that will never happen.
+    pub(crate) fn wait(&self, submission: Option<wgpu::SubmissionIndex>) -> Result<()> {
+        // A dispatch takes at most about half a second; minutes without an end mean a hung driver.
+        let poll = wgpu::PollType::Wait {
+            submission_index: submission,
+            timeout: Some(Duration::from_secs(300)),
+        };
+        self.device.poll(poll).map_err(|e| {
+            self.take_failure().unwrap_or_else(|| {
+                Error::device("the device did not finish its work").with_source(e)
+            })
+        })?;
+        self.take_failure().map_or(Ok(()), Err)
+    }
+
+    /// The first error that the device reported since the last call.
+    pub(crate) fn take_failure(&self) -> Option<Error> {
+        lock(&self.failure).take()
+    }
+}
+
+/// A poisoned lock only means that another thread panicked; the data are replaced whole, never half.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,95 @@
+//! Weights on the device, and the governor that sizes submissions.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::caps::DeviceClass;
+use super::device::Gpu;
+use crate::error::{Error, Result};
+
+/// Bytes of an ordinary slab. A weight larger than that gets one of its own.
+const SLAB_BYTES: u64 = 64 << 20;
+
+/// The weights of one model: read-only buffers, filled one after the other.
+#[derive(Default)]
+pub struct Slabs {
+    slabs: Vec<wgpu::Buffer>,
+    /// Bytes used of the last slab, and bytes collected for it but not yet uploaded.
+    pending: Vec<u8>,
+    bytes: u64,
+}
+
+impl Slabs {
+    /// No weights.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends the bytes of one weight and returns its slab and its offset there.
+    ///
+    /// # Errors
+    /// The device has no room.
+    pub fn push(&mut self, gpu: &Gpu, label: &str, bytes: &[u8]) -> Result<(u32, u64)> {
+        let room = SLAB_BYTES.min(gpu.caps().limits.buffer_bytes);
+        if !self.pending.is_empty() && (self.pending.len() + bytes.len()) as u64 > room {
+            self.flush(gpu, label)?;
+        }
+        let offset = self.pending.len() as u64;
+        self.pending.extend_from_slice(bytes);
+        self.pending.resize(self.pending.len().next_multiple_of(256), 0);
+        self.bytes += bytes.len() as u64;
+        Ok((self.slabs.len() as u32, offset))
+    }
+
+    /// Uploads what is pending; called once after the last weight.
+    pub fn flush(&mut self, gpu: &Gpu, label: &str) -> Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let slab = gpu.buffer(label, self.pending.len() as u64).map_err(|e| e.at("weights"))?;
+        gpu.write(&slab, 0, &self.pending);
+        gpu.queue.submit([]);
+        self.slabs.push(slab);
+        self.pending = Vec::new();
+        Ok(())
+    }
+
+    /// Bytes of all weights.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(crate) fn buffer(&self, slab: u32) -> Result<&wgpu::Buffer> {
+        self.slabs
+            .get(slab as usize)
+            .ok_or_else(|| Error::internal(format!("weight slab {slab} was not uploaded")))
+    }
+}
+
+/// Knows how fast the device works, so that submissions last about as long as they should.
+pub(crate) struct Governor {
+    rate: Mutex<f64>,
+}
+
+impl Governor {
+    pub(crate) fn new(class: DeviceClass) -> Self {
+        let flops_per_second = match class {
+            DeviceClass::Cpu => 5e9,
+            DeviceClass::Integrated => 100e9,
+            DeviceClass::Discrete => 1e12,
+        };
+        Self { rate: Mutex::new(flops_per_second) }
+    }
+
+    /// Cost units per second.
+    pub(crate) fn rate(&self) -> f64 {
+        *self.rate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Learns from a finished submission. Short ones say more about overhead than about speed.
+    pub(crate) fn observe(&self, cost: f64, seconds: f64) {
+        if seconds > 0.01 && cost > 0.0 {
+            let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
+            *rate = 0.7 * *rate + 0.3 * cost / seconds;
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The device: choosing it, its facts, its pipelines, and moving data to and from it.
+//!
+//! Together with the plan and replay half of [`graph`](crate::graph) this is the only place that
+//! names `wgpu`.
+
+mod caps;
+mod device;
+mod memory;
+mod pipeline;
+mod transfer;
+
+pub use caps::{Caps, DeviceClass, Limits, Tier};
+pub use device::{AdapterFacts, Gpu, GpuOptions, list_adapters};
+pub use memory::Slabs;
+pub use pipeline::Pipeline;

@@ -1,0 +1,17 @@
+//! Record → plan → replay.
+//!
+//! A model's `forward` records [`Op`]s on [`Tensor`](crate::tensor::Tensor) handles into a [`Graph`];
+//! [`Plan::compile`] finds lifetimes, assigns buffers, cuts what exceeds a limit and builds the bind
+//! groups once; [`Plan::run`] replays it, as often as there are steps.
+
+mod liveness;
+mod plan;
+mod profile;
+mod record;
+mod split;
+
+pub use liveness::{Lifetime, assign};
+pub use plan::{Plan, Pulse};
+pub use profile::Profile;
+pub use record::{Graph, Launch, Op, OpBuilder, Operand, Origin, WeightRef, Window};
+pub use split::{Chunk, split};

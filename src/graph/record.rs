@@ -1,0 +1,252 @@
+//! The list of operations that a model records.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use bytemuck::{NoUninit, bytes_of};
+
+use super::split::Chunk;
+use crate::error::{Error, Result};
+use crate::gpu::Caps;
+use crate::shader::{KernelSpec, Variant};
+use crate::tensor::{DType, Shape, Tensor};
+
+/// Where a weight lies: a range of one of the slabs that hold a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct WeightRef {
+    pub slab: u32,
+    pub offset: u64,
+    pub shape: Shape,
+    pub dtype: DType,
+}
+
+/// Where the bytes of a tensor come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Made by an op; its buffer is shared with tensors that live at other times.
+    Planned,
+    /// Written by the host; keeps its buffer.
+    Input,
+    /// Made by an op and read by the host; keeps its buffer.
+    Output,
+    /// Part of a model.
+    Weight { slab: u32, offset: u64 },
+}
+
+/// Which rows of an operand a chunk of the work touches.
+pub enum Window {
+    /// All rows, whatever the chunk.
+    Whole,
+    /// The rows of the chunk itself.
+    Rows,
+    /// Rows found from the chunk's rows, such as those of a convolution with its halo.
+    Map(Box<dyn Fn(&Range<u32>) -> Range<u32>>),
+    /// Weight rows found from the chunk's columns: `times` for each output column.
+    Cols { times: u32 },
+}
+
+/// One operand in binding order; `None` is an absent one.
+pub struct Operand {
+    pub tensor: Option<Tensor>,
+    pub window: Window,
+    pub writes: bool,
+}
+
+/// What one chunk dispatches: parameters and a number of workgroups.
+pub struct Launch {
+    pub(crate) params: Vec<u8>,
+    pub(crate) groups: u32,
+}
+
+impl Launch {
+    /// `params` starts with `first_group`, which the replay fills in.
+    pub fn new<P: NoUninit>(params: &P, groups: u32) -> Self {
+        Self { params: bytes_of(params).to_vec(), groups }
+    }
+}
+
+/// Makes the launch of one chunk.
+pub type LaunchFn = Box<dyn Fn(&Chunk) -> Launch>;
+
+/// One recorded kernel call.
+pub struct Op {
+    /// Path of the layer, then the kernel: `unet.mid_block.resnets.0.norm1/group_norm_apply`.
+    pub label: String,
+    pub spec: &'static KernelSpec,
+    pub variant: Variant,
+    pub operands: Vec<Operand>,
+    /// Rows of work, cut at multiples of 64.
+    pub rows: u32,
+    /// Columns of work, cut at multiples of 64; 0 for kernels that take all columns at once.
+    pub cols: u32,
+    /// Two per multiply-add; 0 where bytes dominate.
+    pub flops: u64,
+    pub launch: LaunchFn,
+}
+
+/// Tensors and the ops that make them, in order.
+pub struct Graph {
+    caps: Caps,
+    pub(crate) tensors: Vec<(Tensor, Origin, String)>,
+    pub(crate) ops: Vec<Op>,
+    weights: HashMap<WeightRef, Tensor>,
+    path: Vec<String>,
+}
+
+impl Graph {
+    /// An empty graph for a device with these facts.
+    pub fn new(caps: Caps) -> Self {
+        Self {
+            caps,
+            tensors: Vec::new(),
+            ops: Vec::new(),
+            weights: HashMap::new(),
+            path: Vec::new(),
+        }
+    }
+
+    /// The facts that kernels choose variants from.
+    pub fn caps(&self) -> &Caps {
+        &self.caps
+    }
+
+    /// Records with `name` added to the path of labels and errors.
+    pub fn scope<T>(
+        &mut self,
+        name: impl ToString,
+        f: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<T> {
+        self.path.push(name.to_string());
+        let out = f(self);
+        self.path.pop();
+        out
+    }
+
+    /// The current path, for labels and errors.
+    pub fn path(&self) -> String {
+        self.path.join(".")
+    }
+
+    /// An error at the current path.
+    pub fn error(&self, message: impl Into<String>) -> Error {
+        Error::model(message).at(self.path())
+    }
+
+    /// A tensor that the host writes.
+    pub fn input(&mut self, name: &str, shape: Shape, dtype: DType) -> Tensor {
+        self.push(shape, dtype, Origin::Input, name.to_string())
+    }
+
+    /// A tensor that an op will make.
+    pub fn tensor(&mut self, shape: Shape, dtype: DType) -> Tensor {
+        let name = self.path();
+        self.push(shape, dtype, Origin::Planned, name)
+    }
+
+    /// The tensor of a weight.
+    pub fn weight(&mut self, weight: WeightRef) -> Tensor {
+        if let Some(tensor) = self.weights.get(&weight) {
+            return *tensor;
+        }
+        let origin = Origin::Weight { slab: weight.slab, offset: weight.offset };
+        let name = self.path();
+        let tensor = self.push(weight.shape, weight.dtype, origin, name);
+        self.weights.insert(weight, tensor);
+        tensor
+    }
+
+    /// Keeps a made tensor for the host to read; inputs are kept anyway.
+    pub fn output(&mut self, tensor: Tensor) -> Tensor {
+        let origin = &mut self.tensors[tensor.id as usize].1;
+        if *origin == Origin::Planned {
+            *origin = Origin::Output;
+        }
+        tensor
+    }
+
+    /// Starts recording an op; see [`OpBuilder`].
+    pub fn op(&mut self, spec: &'static KernelSpec, variant: Variant) -> OpBuilder<'_> {
+        let path = self.path();
+        let label =
+            if path.is_empty() { spec.name.to_string() } else { format!("{path}/{}", spec.name) };
+        OpBuilder {
+            op: Op {
+                label,
+                spec,
+                variant,
+                operands: Vec::new(),
+                rows: 0,
+                cols: 0,
+                flops: 0,
+                launch: Box::new(|_| Launch { params: Vec::new(), groups: 0 }),
+            },
+            graph: self,
+        }
+    }
+
+    /// The recorded ops, in order.
+    pub fn ops(&self) -> &[Op] {
+        &self.ops
+    }
+
+    /// Floating point operations of one replay.
+    pub fn flops(&self) -> u64 {
+        self.ops.iter().map(|op| op.flops).sum()
+    }
+
+    fn push(&mut self, shape: Shape, dtype: DType, origin: Origin, name: String) -> Tensor {
+        let tensor = Tensor { id: self.tensors.len() as u32, shape, dtype };
+        self.tensors.push((tensor, origin, name));
+        tensor
+    }
+}
+
+/// Collects the operands of an op in the order of the kernel's `#bind` lines.
+pub struct OpBuilder<'a> {
+    graph: &'a mut Graph,
+    op: Op,
+}
+
+impl OpBuilder<'_> {
+    /// An operand that is read.
+    #[must_use]
+    pub fn read(mut self, tensor: Tensor, window: Window) -> Self {
+        self.op.operands.push(Operand { tensor: Some(tensor), window, writes: false });
+        self
+    }
+
+    /// An operand that may be absent.
+    #[must_use]
+    pub fn read_opt(mut self, tensor: Option<Tensor>, window: Window) -> Self {
+        self.op.operands.push(Operand { tensor, window, writes: false });
+        self
+    }
+
+    /// An operand that is written.
+    #[must_use]
+    pub fn write(mut self, tensor: Tensor, window: Window) -> Self {
+        self.op.operands.push(Operand { tensor: Some(tensor), window, writes: true });
+        self
+    }
+
+    /// The extent of the work: what chunks are cut from.
+    #[must_use]
+    pub fn over(mut self, rows: u32, cols: u32) -> Self {
+        self.op.rows = rows;
+        self.op.cols = cols;
+        self
+    }
+
+    /// Floating point operations of the whole op.
+    #[must_use]
+    pub fn flops(mut self, flops: u64) -> Self {
+        self.op.flops = flops;
+        self
+    }
+
+    /// Records the op; `launch` gives the parameters and groups of each chunk.
+    pub fn launch(mut self, launch: impl Fn(&Chunk) -> Launch + 'static) {
+        self.op.launch = Box::new(launch);
+        self.graph.ops.push(self.op);
+    }
+}

@@ -1,0 +1,224 @@
+//! Group normalisation, optionally with SiLU, of one tensor or of two joined on channels.
+//!
+//! Three kernels: statistics per chunk of rows and channel, their merge per group, and the
+//! application. Chunks depend on the shape alone, so the sums are the same however work is cut.
+
+use bytemuck::NoUninit;
+
+use super::lanes::{WG, check_lanes, groups_for};
+use crate::error::Result;
+use crate::gpu::Caps;
+use crate::graph::{Graph, Launch, Window};
+use crate::shader::{KernelSpec, Variant};
+use crate::tensor::{DType, Shape, Tensor};
+
+/// Partial statistics.
+pub const STATS: KernelSpec =
+    KernelSpec { name: "group_norm_stats", file: "norm/group_norm_stats.wgsl" };
+/// Merge of the partial statistics.
+pub const MERGE: KernelSpec =
+    KernelSpec { name: "group_norm_merge", file: "norm/group_norm_merge.wgsl" };
+/// Application.
+pub const APPLY: KernelSpec =
+    KernelSpec { name: "group_norm_apply", file: "norm/group_norm_apply.wgsl" };
+
+/// Parameters of `group_norm_stats`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, NoUninit)]
+pub struct StatsParams {
+    pub first_group: u32,
+    pub lanes: u32,
+    pub chunk0: u32,
+    pub chunks_per_item: u32,
+    pub rows_per_chunk: u32,
+    pub rows_per_item: u32,
+    pub x_row0: u32,
+    pub x2_row0: u32,
+    pub c1: u32,
+    pub c2: u32,
+}
+
+/// Parameters of `group_norm_merge`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, NoUninit)]
+pub struct MergeParams {
+    pub first_group: u32,
+    pub groups_in_all: u32,
+    pub channels: u32,
+    pub groups: u32,
+    pub chunks: u32,
+    pub rows_per_chunk: u32,
+    pub rows_per_item: u32,
+    pub eps: f32,
+}
+
+/// Parameters of `group_norm_apply`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, NoUninit)]
+pub struct ApplyParams {
+    pub first_group: u32,
+    pub lanes: u32,
+    pub row0: u32,
+    pub rows_per_item: u32,
+    pub x_row0: u32,
+    pub x2_row0: u32,
+    pub c1: u32,
+    pub c2: u32,
+}
+
+/// What is normalised, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct GroupNorm {
+    /// `[channels]` f32.
+    pub weight: Tensor,
+    /// `[channels]` f32.
+    pub bias: Tensor,
+    pub groups: u32,
+    pub eps: f32,
+    /// Apply SiLU to the result.
+    pub silu: bool,
+}
+
+/// Rows of one chunk: at most about a thousand chunks per item, and none shorter than 32 rows.
+pub fn rows_per_chunk(rows_per_item: u32) -> u32 {
+    rows_per_item.div_ceil(1024).clamp(32, 4096).min(rows_per_item.max(1))
+}
+
+/// Variant of the two kernels that read `x` and `x2`.
+fn joined(caps: &Caps, x: Tensor, x2: Option<Tensor>) -> Variant {
+    Variant::new()
+        .num("WG", WG)
+        .flag("HAS_X2", x2.is_some())
+        .flag("ALIGNED_JOIN", x.shape.channels % 4 == 0)
+        .elem("x", caps.elem(x.dtype))
+        .elem("x2", caps.elem(x2.map_or(x.dtype, |t| t.dtype)))
+}
+
+/// Variant of `group_norm_stats`.
+pub fn choose_stats(caps: &Caps, x: Tensor, x2: Option<Tensor>) -> Variant {
+    joined(caps, x, x2).elem("part", caps.elem(DType::F32))
+}
+
+/// Variant of `group_norm_merge`.
+pub fn choose_merge(caps: &Caps) -> Variant {
+    Variant::new().num("WG", 64).slot("reduce", caps.reduce().0)
+}
+
+/// Variant of `group_norm_apply`.
+pub fn choose_apply(caps: &Caps, x: Tensor, x2: Option<Tensor>, out: DType, silu: bool) -> Variant {
+    joined(caps, x, x2)
+        .flag("SILU", silu)
+        .elem("fold", caps.elem(DType::F32))
+        .elem("bias", caps.elem(DType::F32))
+        .elem("y", caps.elem(out))
+}
+
+/// Records the normalisation of `[x | x2]`; the result has the joined channels and type `out`.
+///
+/// # Errors
+/// Channels that do not divide into the groups.
+pub fn record(
+    g: &mut Graph,
+    x: Tensor,
+    x2: Option<Tensor>,
+    norm: GroupNorm,
+    out: DType,
+) -> Result<Tensor> {
+    let (c1, c2) = (x.shape.channels, x2.map_or(0, |t| t.shape.channels));
+    let channels = c1 + c2;
+    if norm.groups == 0 || channels % norm.groups != 0 {
+        return Err(
+            g.error(format!("{channels} channels do not divide into {} groups", norm.groups))
+        );
+    }
+    let rows_per_item = x.shape.rows_per_item();
+    let rows_per_chunk = rows_per_chunk(rows_per_item);
+    let chunks_per_item = rows_per_item.div_ceil(rows_per_chunk);
+    let items = x.shape.batch;
+    let chunks = items * chunks_per_item;
+    let c4 = channels.div_ceil(4);
+
+    let part = g.tensor(Shape::new(chunks, 2, 1, channels), DType::F32);
+    // Chunks are whole rows of the picture list: chunk i of an item covers rows_per_chunk rows.
+    let row_of = move |chunk: u32| {
+        (chunk / chunks_per_item) * rows_per_item
+            + ((chunk % chunks_per_item) * rows_per_chunk).min(rows_per_item)
+    };
+    let window = move || {
+        Window::Map(Box::new(move |chunks| {
+            let last = chunks.end.max(1) - 1;
+            let end =
+                (row_of(last) + rows_per_chunk).min((last / chunks_per_item + 1) * rows_per_item);
+            row_of(chunks.start)..end
+        }))
+    };
+    let caps = g.caps().clone();
+    g.op(&STATS, choose_stats(&caps, x, x2))
+        .read(x, window())
+        .read_opt(x2, window())
+        .write(part, Window::Map(Box::new(|chunks| chunks.start * 2..chunks.end * 2)))
+        .over(chunks, 0)
+        .launch(move |chunk| {
+            let lanes = chunk.row_count() * c4;
+            let params = StatsParams {
+                first_group: 0,
+                lanes,
+                chunk0: chunk.rows.start,
+                chunks_per_item,
+                rows_per_chunk,
+                rows_per_item,
+                x_row0: chunk.first(0),
+                x2_row0: chunk.first(1),
+                c1,
+                c2,
+            };
+            Launch::new(&params, groups_for(lanes))
+        });
+
+    let fold = g.tensor(Shape::new(items, 2, 1, channels), DType::F32);
+    let groups_in_all = items * norm.groups;
+    let lanes_per_row = caps.reduce().1;
+    g.op(&MERGE, choose_merge(&caps))
+        .read(part, Window::Whole)
+        .read(norm.weight, Window::Whole)
+        .write(fold, Window::Whole)
+        .over(groups_in_all, 0)
+        .launch(move |_| {
+            let params = MergeParams {
+                first_group: 0,
+                groups_in_all,
+                channels,
+                groups: norm.groups,
+                chunks: chunks_per_item,
+                rows_per_chunk,
+                rows_per_item,
+                eps: norm.eps,
+            };
+            Launch::new(&params, groups_in_all.div_ceil(64 / lanes_per_row))
+        });
+
+    let y = g.tensor(x.shape.with_channels(channels), out);
+    check_lanes(g, y)?;
+    g.op(&APPLY, choose_apply(&caps, x, x2, out, norm.silu))
+        .read(x, Window::Rows)
+        .read_opt(x2, Window::Rows)
+        .read(fold, Window::Whole)
+        .read(norm.bias, Window::Whole)
+        .write(y, Window::Rows)
+        .over(y.shape.rows(), 0)
+        .launch(move |chunk| {
+            let lanes = chunk.row_count() * c4;
+            let params = ApplyParams {
+                first_group: 0,
+                lanes,
+                row0: chunk.rows.start,
+                rows_per_item,
+                x_row0: chunk.first(0),
+                x2_row0: chunk.first(1),
+                c1,
+                c2,
+            };
+            Launch::new(&params, groups_for(lanes))
+        });
+    Ok(y)
+}

@@ -1,0 +1,128 @@
+//! Linear layers: `y = epilogue(x · wᵀ)`.
+
+use bytemuck::NoUninit;
+
+use crate::error::Result;
+use crate::gpu::Caps;
+use crate::graph::{Graph, Launch, Window};
+use crate::shader::{KernelSpec, Variant};
+use crate::tensor::{DType, Tensor};
+
+/// `matmul`.
+pub const SPEC: KernelSpec = KernelSpec { name: "matmul", file: "gemm/matmul.wgsl" };
+
+/// What is applied to a product before the residual is added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub enum Activation {
+    #[default]
+    None,
+    Silu,
+    GeluErf,
+    GeluTanh,
+    QuickGelu,
+    /// value · gelu(gate), over a weight with interleaved value and gate rows.
+    Geglu,
+}
+
+/// What happens to a product: `activation(acc + bias + row_vector) + residual`.
+#[derive(Debug, Clone, Copy)]
+pub struct Epilogue {
+    /// `[n]` f32.
+    pub bias: Option<Tensor>,
+    /// `[batch, n]` f32, one row per batch item.
+    pub row_vector: Option<Tensor>,
+    pub activation: Activation,
+    /// Of the output's shape.
+    pub residual: Option<Tensor>,
+    /// Element type of the output.
+    pub out: DType,
+}
+
+impl Default for Epilogue {
+    fn default() -> Self {
+        Self {
+            bias: None,
+            row_vector: None,
+            activation: Activation::None,
+            residual: None,
+            out: DType::F32,
+        }
+    }
+}
+
+/// Parameters of `matmul`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, NoUninit)]
+pub struct Params {
+    pub first_group: u32,
+    pub rows: u32,
+    pub cols: u32,
+    pub c4: u32,
+    pub row0: u32,
+    pub rows_per_item: u32,
+    pub col0_4: u32,
+    pub n4: u32,
+}
+
+/// The part of a variant that belongs to the epilogue and the engine.
+pub(super) fn choose_tail(caps: &Caps, weight: DType, e: &Epilogue) -> Variant {
+    let f32 = caps.elem(DType::F32);
+    let activation = match e.activation {
+        Activation::None | Activation::Geglu => 0,
+        Activation::Silu => 1,
+        Activation::GeluErf => 2,
+        Activation::GeluTanh => 3,
+        Activation::QuickGelu => 4,
+    };
+    Variant::new()
+        .num("WG", 64)
+        .num("ACTIVATION", activation)
+        .flag("GATED", e.activation == Activation::Geglu)
+        .flag("HAS_BIAS", e.bias.is_some())
+        .flag("HAS_VECTOR", e.row_vector.is_some())
+        .flag("HAS_RES", e.residual.is_some())
+        .slot("mma", "direct")
+        .elem("w", caps.elem(weight))
+        .elem("bias", f32)
+        .elem("vector", f32)
+        .elem("res", e.residual.map_or(f32, |r| caps.elem(r.dtype)))
+        .elem("y", caps.elem(e.out))
+}
+
+/// Variant of `matmul`.
+pub fn choose(caps: &Caps, x: DType, weight: DType, e: &Epilogue) -> Variant {
+    choose_tail(caps, weight, e).elem("x", caps.elem(x))
+}
+
+/// Records `[rows, k] · [n, k]ᵀ`; `n` is the number of output columns.
+pub fn record(g: &mut Graph, x: Tensor, weight: Tensor, n: u32, e: Epilogue) -> Result<Tensor> {
+    let y = g.tensor(x.shape.with_channels(n), e.out);
+    let times = if e.activation == Activation::Geglu { 2 } else { 1 };
+    let (c4, n4) = (x.shape.stride4(), n.div_ceil(4));
+    let rows_per_item = x.shape.rows_per_item();
+    let variant = choose(g.caps(), x.dtype, weight.dtype, &e);
+    g.op(&SPEC, variant)
+        .read(x, Window::Rows)
+        .read(weight, Window::Cols { times })
+        .read_opt(e.bias, Window::Whole)
+        .read_opt(e.row_vector, Window::Whole)
+        .read_opt(e.residual, Window::Rows)
+        .write(y, Window::Rows)
+        .over(x.shape.rows(), n)
+        .flops(2 * u64::from(x.shape.rows()) * u64::from(times * n) * u64::from(x.shape.channels))
+        .launch(move |chunk| {
+            let (rows, cols) = (chunk.row_count(), chunk.col_count());
+            let params = Params {
+                first_group: 0,
+                rows,
+                cols,
+                c4,
+                row0: chunk.rows.start,
+                rows_per_item,
+                col0_4: chunk.cols.start / 4,
+                n4,
+            };
+            Launch::new(&params, (rows.div_ceil(4) * cols.div_ceil(4)).div_ceil(64))
+        });
+    Ok(y)
+}

@@ -1,0 +1,10 @@
+//! The kernels: for each its parameters, the choice of a variant, and how it is recorded.
+
+pub mod attention;
+pub mod conv2d;
+pub mod group_norm;
+mod lanes;
+pub mod latent;
+pub mod layer_norm;
+pub mod matmul;
+pub mod silu;

@@ -1,0 +1,11 @@
+//! scalediff
+pub mod error;
+pub mod gpu;
+pub mod graph;
+pub mod kernels;
+pub mod models;
+pub mod nn;
+pub mod sampling;
+pub mod shader;
+pub mod tensor;
+pub mod weights;

@@ -1,0 +1,9 @@
+//! The U-Net of SDXL (diffusers `UNet2DConditionModel` with `addition_embed_type` "text_time").
+
+mod blocks;
+mod config;
+mod unet;
+
+pub use blocks::ResnetBlock;
+pub use config::UnetConfig;
+pub use unet::{Conditioning, Unet};

@@ -1,0 +1,7 @@
+//! Prompts to embeddings.
+
+mod clip;
+mod tokenize;
+
+pub use clip::{ClipConfig, ClipEncoder, ClipOutputs};
+pub use tokenize::{ClipTokenizer, Encoded};

@@ -1,0 +1,97 @@
+//! Pixels to the mean of the posterior.
+
+use super::{EPS, Mid, VaeConfig};
+use crate::error::Result;
+use crate::graph::Graph;
+use crate::models::sdxl_unet::ResnetBlock;
+use crate::nn::{Conv2d, GroupNorm};
+use crate::tensor::{DType, Tensor};
+use crate::weights::Weights;
+
+/// `[batch, H, W, 3]` in -1…1 to `[batch, H/8, W/8, latent]`, the posterior's mean (unscaled).
+pub struct Encoder {
+    conv_in: Conv2d,
+    down: Vec<(Vec<ResnetBlock>, Option<Conv2d>)>,
+    mid: Mid,
+    conv_norm_out: GroupNorm,
+    conv_out: Conv2d,
+    quant_conv: Option<Conv2d>,
+}
+
+impl Encoder {
+    /// `w` is the root of the autoencoder's names.
+    pub fn load(w: &Weights, c: &VaeConfig) -> Result<Self> {
+        let e = w.at("encoder");
+        let levels = c.channels.len();
+        let (first, last) = (c.channels[0], c.channels[levels - 1]);
+        let mut width = first;
+        let mut down = Vec::new();
+        for (level, &out) in c.channels.iter().enumerate() {
+            let b = e.at("down_blocks").at(level);
+            let mut resnets = Vec::new();
+            for i in 0..c.resnets_per_level {
+                resnets.push(ResnetBlock::load(
+                    &b.at("resnets").at(i),
+                    width,
+                    out,
+                    None,
+                    c.groups,
+                    EPS,
+                )?);
+                width = out;
+            }
+            let halve = if level + 1 < levels {
+                Some(Conv2d::load(&b.at("downsamplers.0.conv"), out, out, 3)?)
+            } else {
+                None
+            };
+            down.push((resnets, halve));
+        }
+        // Mean and log-variance lie side by side; only the mean is used.
+        let moments = 2 * c.latent_channels;
+        let kept = if c.quant_conv { moments } else { c.latent_channels };
+        Ok(Self {
+            conv_in: Conv2d::load(&e.at("conv_in"), first, c.image_channels, 3)?,
+            down,
+            mid: Mid::load(&e.at("mid_block"), last, c)?,
+            conv_norm_out: GroupNorm::load(&e.at("conv_norm_out"), last, c.groups, EPS)?,
+            conv_out: Conv2d::load_first(&e.at("conv_out"), moments, last, 3, kept)?,
+            quant_conv: if c.quant_conv {
+                Some(Conv2d::load_first(
+                    &w.at("quant_conv"),
+                    moments,
+                    moments,
+                    1,
+                    c.latent_channels,
+                )?)
+            } else {
+                None
+            },
+        })
+    }
+
+    /// Records the encoder.
+    pub fn forward(&self, g: &mut Graph, image: Tensor) -> Result<Tensor> {
+        let mut x = g.scope("conv_in", |g| self.conv_in.forward(g, image))?;
+        for (level, (resnets, halve)) in self.down.iter().enumerate() {
+            for (i, resnet) in resnets.iter().enumerate() {
+                x = g.scope(format!("down_blocks.{level}.resnets.{i}"), |g| {
+                    resnet.forward(g, x, None, None)
+                })?;
+            }
+            if let Some(conv) = halve {
+                // Padded below and to the right only.
+                x = g.scope(format!("down_blocks.{level}.downsamplers.0"), |g| {
+                    conv.forward_halved(g, x, 0)
+                })?;
+            }
+        }
+        x = g.scope("mid_block", |g| self.mid.forward(g, x))?;
+        x = g.scope("conv_norm_out", |g| self.conv_norm_out.forward_silu(g, x, None))?;
+        x = g.scope("conv_out", |g| self.conv_out.forward_as(g, x, DType::F32))?;
+        match &self.quant_conv {
+            Some(conv) => g.scope("quant_conv", |g| conv.forward(g, x)),
+            None => Ok(x),
+        }
+    }
+}

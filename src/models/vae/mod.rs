@@ -1,0 +1,58 @@
+//! The autoencoder (diffusers `AutoencoderKL`): pixels to latents and back.
+//!
+//! Exact at every size: group norms see the whole picture, attention in the middle sees all of it;
+//! there are no tiles. Activations are f32, since the published SDXL weights overflow f16.
+
+mod config;
+mod decoder;
+mod encoder;
+
+pub use config::VaeConfig;
+pub use decoder::Decoder;
+pub use encoder::Encoder;
+
+use crate::error::Result;
+use crate::graph::Graph;
+use crate::kernels::attention::AttentionScope;
+use crate::models::sdxl_unet::ResnetBlock;
+use crate::nn::{GroupNorm, ProjectionNames, SelfAttention};
+use crate::tensor::Tensor;
+use crate::weights::Weights;
+
+/// The epsilon of every norm in the autoencoder.
+const EPS: f32 = 1e-6;
+
+/// Residual block, attention over the whole picture with one head, residual block.
+struct Mid {
+    first: ResnetBlock,
+    attention: Option<(GroupNorm, SelfAttention)>,
+    second: ResnetBlock,
+}
+
+impl Mid {
+    fn load(w: &Weights, width: u32, c: &VaeConfig) -> Result<Self> {
+        let resnet =
+            |i: u32| ResnetBlock::load(&w.at("resnets").at(i), width, width, None, c.groups, EPS);
+        let a = w.at("attentions.0");
+        let attention = if c.mid_attention {
+            Some((
+                GroupNorm::load(&a.at("group_norm"), width, c.groups, EPS)?,
+                SelfAttention::load(&a, &ProjectionNames::DIFFUSERS, width, 1, true)?,
+            ))
+        } else {
+            None
+        };
+        Ok(Self { first: resnet(0)?, attention, second: resnet(1)? })
+    }
+
+    fn forward(&self, g: &mut Graph, x: Tensor) -> Result<Tensor> {
+        let mut x = g.scope("resnets.0", |g| self.first.forward(g, x, None, None))?;
+        if let Some((norm, attention)) = &self.attention {
+            x = g.scope("attentions.0", |g| {
+                let h = norm.forward(g, x)?;
+                attention.forward(g, h, AttentionScope::Full, x)
+            })?;
+        }
+        g.scope("resnets.1", |g| self.second.forward(g, x, None, None))
+    }
+}

@@ -1,0 +1,72 @@
+//! Group and layer normalisation.
+
+use crate::error::Result;
+use crate::graph::{Graph, WeightRef};
+use crate::kernels::{group_norm, layer_norm};
+use crate::tensor::Tensor;
+use crate::weights::Weights;
+
+/// Group normalisation with affine weight and bias.
+pub struct GroupNorm {
+    weight: WeightRef,
+    bias: WeightRef,
+    groups: u32,
+    eps: f32,
+}
+
+impl GroupNorm {
+    /// `weight` and `bias` of `channels` values.
+    pub fn load(w: &Weights, channels: u32, groups: u32, eps: f32) -> Result<Self> {
+        if groups == 0 || channels % groups != 0 {
+            return Err(w.error(format!("{channels} channels do not divide into {groups} groups")));
+        }
+        Ok(Self {
+            weight: w.at("weight").vector(channels, channels)?,
+            bias: w.at("bias").vector(channels, channels)?,
+            groups,
+            eps,
+        })
+    }
+
+    /// Normalises.
+    pub fn forward(&self, g: &mut Graph, x: Tensor) -> Result<Tensor> {
+        self.record(g, x, None, false)
+    }
+
+    /// Normalises `[x | x2]` and applies SiLU.
+    pub fn forward_silu(&self, g: &mut Graph, x: Tensor, x2: Option<Tensor>) -> Result<Tensor> {
+        self.record(g, x, x2, true)
+    }
+
+    fn record(&self, g: &mut Graph, x: Tensor, x2: Option<Tensor>, silu: bool) -> Result<Tensor> {
+        let weight = g.weight(self.weight);
+        let bias = g.weight(self.bias);
+        let norm = group_norm::GroupNorm { weight, bias, groups: self.groups, eps: self.eps, silu };
+        group_norm::record(g, x, x2, norm, x.dtype)
+    }
+}
+
+/// Layer normalisation with affine weight and bias.
+pub struct LayerNorm {
+    weight: WeightRef,
+    bias: WeightRef,
+    eps: f32,
+}
+
+impl LayerNorm {
+    /// `weight` and `bias` of `channels` values.
+    pub fn load(w: &Weights, channels: u32, eps: f32) -> Result<Self> {
+        Ok(Self {
+            weight: w.at("weight").vector(channels, channels)?,
+            bias: w.at("bias").vector(channels, channels)?,
+            eps,
+        })
+    }
+
+    /// Normalises every row.
+    pub fn forward(&self, g: &mut Graph, x: Tensor) -> Result<Tensor> {
+        let weight = g.weight(self.weight);
+        let bias = g.weight(self.bias);
+        layer_norm::record(g, x, weight, bias, self.eps, x.dtype)
+    }
+}

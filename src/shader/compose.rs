@@ -1,0 +1,158 @@
+//! Prelude + kernel file + imported snippets, joined as plain text.
+//!
+//! A kernel file is ordinary WGSL with two directives, each on a line of its own:
+//! `#bind read|write|read_write NAME` declares the next binding of group 0 with accessors
+//! `load_NAME(i)` / `store_NAME(i, v)` over vec4s of the element type that the variant picked
+//! (`#bind raw ACCESS NAME: TYPE` declares it literally), and `#import NAME` pastes
+//! `shaders/lib/NAME.wgsl`, or the implementation that fills the slot NAME, once.
+
+use super::{Elem, KernelSpec, Variant, source};
+use crate::error::{Error, Result};
+
+/// How a binding is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Access {
+    Read,
+    Write,
+    ReadWrite,
+}
+
+/// One binding of group 0, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binding {
+    pub name: String,
+    pub access: Access,
+}
+
+/// The text of one module with what the launcher must know of it.
+#[derive(Debug)]
+pub struct Composed {
+    pub wgsl: String,
+    pub bindings: Vec<Binding>,
+    /// For every line of `wgsl`, the file and line it came from.
+    lines: Vec<(String, usize)>,
+}
+
+impl Composed {
+    /// The origin of a line of the composed text (1-based), as `file:line`.
+    pub fn origin(&self, line: usize) -> String {
+        match self.lines.get(line.saturating_sub(1)) {
+            Some((file, line)) => format!("shaders/{file}:{line}"),
+            None => format!("line {line}"),
+        }
+    }
+}
+
+/// Joins the kernel's file with what `variant` picks.
+///
+/// # Errors
+/// A directive that names an unknown file, slot or operand: a mistake of this crate.
+pub fn compose(spec: &KernelSpec, variant: &Variant) -> Result<Composed> {
+    let mut out = Composer {
+        variant,
+        composed: Composed { wgsl: String::new(), bindings: Vec::new(), lines: Vec::new() },
+        imported: Vec::new(),
+    };
+    if variant.needs_f16() {
+        out.line("prelude", 0, "enable f16;");
+    }
+    for (name, value) in &variant.consts {
+        let ty = match value {
+            super::Const::Bool(_) => "bool",
+            super::Const::U32(_) => "u32",
+        };
+        out.line("prelude", 0, &format!("const {name}: {ty} = {value};"));
+    }
+    out.file(spec.file)?;
+    Ok(out.composed)
+}
+
+struct Composer<'a> {
+    variant: &'a Variant,
+    composed: Composed,
+    imported: Vec<String>,
+}
+
+impl Composer<'_> {
+    fn line(&mut self, file: &str, number: usize, text: &str) {
+        self.composed.wgsl.push_str(text);
+        self.composed.wgsl.push('\n');
+        self.composed.lines.push((file.to_string(), number));
+    }
+
+    fn file(&mut self, file: &str) -> Result<()> {
+        let text = source(file).ok_or_else(|| Error::internal(format!("no shader file {file}")))?;
+        for (i, line) in text.lines().enumerate() {
+            let at = || format!("shaders/{file}:{}", i + 1);
+            if let Some(rest) = line.strip_prefix("#import ") {
+                self.import(rest.split_whitespace().next().unwrap_or(""))
+                    .map_err(|e| e.at(at()))?;
+            } else if let Some(rest) = line.strip_prefix("#bind ") {
+                self.bind(file, i + 1, rest).map_err(|e| e.at(at()))?;
+            } else {
+                self.line(file, i + 1, line);
+            }
+        }
+        Ok(())
+    }
+
+    fn import(&mut self, name: &str) -> Result<()> {
+        if self.imported.iter().any(|n| n == name) {
+            return Ok(());
+        }
+        self.imported.push(name.to_string());
+        let file = match self.variant.slot_of(name) {
+            Some(implementation) => format!("lib/{name}/{implementation}.wgsl"),
+            None => format!("lib/{name}.wgsl"),
+        };
+        self.file(&file)
+    }
+
+    fn bind(&mut self, file: &str, number: usize, rest: &str) -> Result<()> {
+        let rest = rest.split("//").next().unwrap_or("").trim();
+        let (raw, rest) = match rest.strip_prefix("raw ") {
+            Some(rest) => (true, rest),
+            None => (false, rest),
+        };
+        let (access, declared) = rest
+            .split_once(' ')
+            .ok_or_else(|| Error::internal(format!("#bind needs an access and a name: {rest}")))?;
+        let declared = declared.trim();
+        let (access, wgsl_access) = match access {
+            "read" => (Access::Read, "read"),
+            // WGSL has no write-only storage buffers.
+            "write" => (Access::Write, "read_write"),
+            "read_write" => (Access::ReadWrite, "read_write"),
+            other => return Err(Error::internal(format!("#bind: unknown access {other}"))),
+        };
+        let index = self.composed.bindings.len();
+        let name = declared.split(':').next().unwrap_or(declared).trim().to_string();
+        let head = format!("@group(0) @binding({index}) var<storage, {wgsl_access}>");
+        if raw {
+            self.line(file, number, &format!("{head} {declared};"));
+        } else {
+            let elem = self.variant.elem_of(&name).ok_or_else(|| {
+                Error::internal(format!("variant {} has no element type for {name}", self.variant))
+            })?;
+            self.accessors(elem, &name, &head, access)?;
+        }
+        self.composed.bindings.push(Binding { name, access });
+        Ok(())
+    }
+
+    /// Pastes `lib/elem/<elem>.wgsl`: the declaration, and the load and store that the access allows.
+    fn accessors(&mut self, elem: Elem, name: &str, head: &str, access: Access) -> Result<()> {
+        let file = format!("lib/elem/{}.wgsl", elem.name());
+        let text =
+            source(&file).ok_or_else(|| Error::internal(format!("no shader file {file}")))?;
+        for (i, line) in text.lines().enumerate() {
+            let skip = (line.contains("fn load_") && access == Access::Write)
+                || (line.contains("fn store_") && access == Access::Read);
+            if !skip && !line.starts_with("//") {
+                let line = line.replace("DECLARE", head).replace("NAME", name);
+                self.line(&file, i + 1, &line);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,10 @@
+//! WGSL: the embedded sources, and the composer that turns a kernel file and a [`Variant`] into one
+//! module. No GPU here, so every variant can be checked by naga alone.
+
+mod compose;
+mod sources;
+mod spec;
+
+pub use compose::{Access, Binding, Composed, compose};
+pub use sources::{SOURCES, source};
+pub use spec::{Const, Elem, KernelSpec, Variant};

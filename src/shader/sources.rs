@@ -1,0 +1,38 @@
+//! The WGSL files, compiled in. A test holds this list equal to the folder.
+
+macro_rules! sources {
+    ($($path:literal),* $(,)?) => {
+        &[$(($path, include_str!(concat!("../../shaders/", $path)))),*]
+    };
+}
+
+/// Every file below `shaders/`, as (path, text).
+pub const SOURCES: &[(&str, &str)] = sources![
+    "attention/flash.wgsl",
+    "conv/conv2d.wgsl",
+    "gemm/matmul.wgsl",
+    "lib/elem/f16.wgsl",
+    "lib/elem/f32.wgsl",
+    "lib/elem/packed.wgsl",
+    "lib/epilogue.wgsl",
+    "lib/grid.wgsl",
+    "lib/join.wgsl",
+    "lib/mma/direct.wgsl",
+    "lib/reduce/serial.wgsl",
+    "lib/reduce/shared.wgsl",
+    "lib/reduce/subgroup.wgsl",
+    "norm/group_norm_stats.wgsl",
+    "norm/group_norm_merge.wgsl",
+    "norm/group_norm_apply.wgsl",
+    "norm/layer_norm.wgsl",
+    "point/silu.wgsl",
+    "latent/lift.wgsl",
+    "latent/model_input.wgsl",
+    "latent/predict_x0.wgsl",
+    "latent/resample.wgsl",
+];
+
+/// The text of one file below `shaders/`.
+pub fn source(path: &str) -> Option<&'static str> {
+    SOURCES.iter().find(|(p, _)| *p == path).map(|(_, text)| *text)
+}

@@ -1,0 +1,275 @@
+//! From tensors of a checkpoint to weights on the device.
+//!
+//! Names are those of `diffusers`; a module walks them like folders, asks for what it needs by shape,
+//! and gets the layout that the kernels read: rows padded to whole vec4s, convolutions with channels
+//! last, matrices that one kernel call consumes joined into one.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use super::source::{Checkpoint, to_f16};
+use crate::error::{Error, Result};
+use crate::gpu::{Gpu, Slabs};
+use crate::graph::WeightRef;
+use crate::tensor::{DType, Shape};
+
+/// Names that checkpoints carry and no module asks for.
+const IGNORED: &[&str] = &["position_ids", "logit_scale"];
+
+/// Uploads one checkpoint and keeps account of what was used.
+pub struct Loader<'a> {
+    gpu: &'a Gpu,
+    checkpoint: &'a Checkpoint,
+    component: &'a str,
+    dtype: DType,
+    state: RefCell<State>,
+}
+
+#[derive(Default)]
+struct State {
+    slabs: Slabs,
+    used: BTreeSet<String>,
+    /// Tensors kept in f32 since f16 cannot hold them.
+    widened: Vec<String>,
+}
+
+impl<'a> Loader<'a> {
+    /// A loader for `component` (such as `unet`, for messages) that stores matrices as `dtype`.
+    pub fn new(gpu: &'a Gpu, checkpoint: &'a Checkpoint, component: &'a str, dtype: DType) -> Self {
+        Self { gpu, checkpoint, component, dtype, state: RefCell::default() }
+    }
+
+    /// The root of the checkpoint's names.
+    pub fn root(&self) -> Weights<'_> {
+        Weights { loader: self, path: String::new() }
+    }
+
+    /// Ends the upload. Tensors that nothing asked for are logged.
+    pub fn finish(self) -> Result<Slabs> {
+        let mut state = self.state.into_inner();
+        state.slabs.flush(self.gpu, self.component)?;
+        let ignored = |name: &str| IGNORED.iter().any(|i| name.ends_with(i));
+        let unused: Vec<&str> = self
+            .checkpoint
+            .names()
+            .filter(|name| !state.used.contains(*name) && !ignored(name))
+            .collect();
+        if let Some(first) = unused.first() {
+            log::warn!(
+                "{}: {} tensors are not used, such as {first}",
+                self.component,
+                unused.len()
+            );
+        }
+        if let Some(first) = state.widened.first() {
+            log::info!(
+                "{}: {} tensors exceed f16 and stay f32, such as {first}",
+                self.component,
+                state.widened.len()
+            );
+        }
+        Ok(state.slabs)
+    }
+}
+
+/// A place in the checkpoint's names.
+#[derive(Clone)]
+pub struct Weights<'a> {
+    loader: &'a Loader<'a>,
+    path: String,
+}
+
+impl<'a> Weights<'a> {
+    /// One step down: `w.at("resnets").at(0)`.
+    #[must_use]
+    pub fn at(&self, name: impl ToString) -> Weights<'a> {
+        let name = name.to_string();
+        let path = match (self.path.as_str(), name.as_str()) {
+            (path, "") => path.to_string(),
+            ("", name) => name.to_string(),
+            (path, name) => format!("{path}.{name}"),
+        };
+        Weights { loader: self.loader, path }
+    }
+
+    /// The first of `names` below which tensors exist, for modules with an older spelling.
+    #[must_use]
+    pub fn at_any(&self, names: &[&str]) -> Weights<'a> {
+        let found = names.iter().map(|name| self.at(name)).find(Weights::exists);
+        found.unwrap_or_else(|| self.at(names[0]))
+    }
+
+    /// Whether any tensor lies at or below this place.
+    pub fn exists(&self) -> bool {
+        let below = format!("{}.", self.path);
+        self.loader.checkpoint.names().any(|n| n == self.path || n.starts_with(&below))
+    }
+
+    /// `[n, k]` of a linear layer (a 1×1 convolution is one too).
+    pub fn matrix(&self, n: u32, k: u32) -> Result<WeightRef> {
+        self.joined(std::slice::from_ref(self), n, k)
+    }
+
+    /// Several `[n, k]` matrices with the same input, one above the other: one kernel call serves all.
+    pub fn joined(&self, parts: &[Weights<'a>], n: u32, k: u32) -> Result<WeightRef> {
+        let mut rows = Vec::new();
+        for part in parts {
+            rows.extend(part.at("weight").values(&[n, k], &[n, k, 1, 1])?);
+        }
+        self.push(&rows, parts.len() as u32 * n, 1, k)
+    }
+
+    /// The `[2n, k]` matrix of a gated layer, value rows and gate rows interleaved in blocks of four,
+    /// so that whoever owns eight columns of the product owns both sides of four gates.
+    pub fn gated(&self, n: u32, k: u32) -> Result<WeightRef> {
+        let values = self.at("weight").values(&[2 * n, k], &[])?;
+        self.push(&interleave(&values, n as usize, k as usize), 2 * n.next_multiple_of(4), 1, k)
+    }
+
+    /// The bias that belongs to [`Weights::gated`].
+    pub fn gated_vector(&self, n: u32) -> Result<WeightRef> {
+        let values = self.values(&[2 * n], &[])?;
+        self.push_vector(&interleave(&values, n as usize, 1))
+    }
+
+    /// `[c_out, c_in, size, size]` of a convolution, stored `[c_out][y][x][c_in]`. Only the first
+    /// `keep` output channels are loaded.
+    pub fn conv(&self, c_out: u32, c_in: u32, size: u32, keep: u32) -> Result<WeightRef> {
+        let linear: &[u32] = if size == 1 { &[c_out, c_in] } else { &[] };
+        let values = self.at("weight").values(&[c_out, c_in, size, size], linear)?;
+        let (taps, c_in_len) = ((size * size) as usize, c_in as usize);
+        let mut rows = Vec::with_capacity(values.len());
+        for filter in values.chunks_exact(taps * c_in_len).take(keep as usize) {
+            for tap in 0..taps {
+                rows.extend((0..c_in_len).map(|c| filter[c * taps + tap]));
+            }
+        }
+        self.push(&rows, keep, size * size, c_in)
+    }
+
+    /// A vector of `n` values at this very name, kept f32. Only the first `keep` are loaded.
+    pub fn vector(&self, n: u32, keep: u32) -> Result<WeightRef> {
+        let values = self.values(&[n], &[])?;
+        self.push_vector(&values[..keep as usize])
+    }
+
+    /// Several vectors of `n` values, one after the other.
+    pub fn joined_vector(&self, parts: &[Weights<'a>], n: u32) -> Result<WeightRef> {
+        let mut all = Vec::new();
+        for part in parts {
+            all.extend(part.values(&[n], &[])?);
+        }
+        self.push_vector(&all)
+    }
+
+    /// The values of the tensor at this name, for use on the host.
+    ///
+    /// # Errors
+    /// A missing tensor (with the nearest names) or another shape than `shape` or `or`.
+    pub fn values(&self, shape: &[u32], or: &[u32]) -> Result<Vec<f32>> {
+        let checkpoint = self.loader.checkpoint;
+        let view = checkpoint.get(&self.path).ok_or_else(|| self.missing())?;
+        let same = |want: &[u32]| {
+            view.shape.iter().map(|d| *d as u64).eq(want.iter().map(|d| u64::from(*d)))
+        };
+        if !same(shape) && (or.is_empty() || !same(or)) {
+            return Err(self
+                .error(format!("shape is {:?}, expected {shape:?}", view.shape))
+                .with_hint("the config and the weights belong to different models"));
+        }
+        self.loader.state.borrow_mut().used.insert(self.path.clone());
+        view.to_f32().map_err(|e| e.at(&self.path).at(self.loader.component))
+    }
+
+    /// An error at this name.
+    pub fn error(&self, message: impl Into<String>) -> Error {
+        Error::model(message).at(format!("{}.{}", self.loader.component, self.path))
+    }
+
+    fn missing(&self) -> Error {
+        let leaf = self.path.rsplit('.').next().unwrap_or(&self.path);
+        let parent = &self.path[..self.path.len() - leaf.len()];
+        let near: Vec<&str> =
+            self.loader.checkpoint.names().filter(|n| n.starts_with(parent)).take(3).collect();
+        let hint = if near.is_empty() {
+            "the checkpoint lacks this whole module: is it the file of another model?".to_string()
+        } else {
+            format!("the checkpoint has {} there", near.join(", "))
+        };
+        self.error("tensor is missing").with_hint(hint)
+    }
+
+    /// Stores `n` rows of `taps × c` values, channels padded to whole vec4s and rows to a multiple of four.
+    fn push(&self, rows: &[f32], n: u32, taps: u32, c: u32) -> Result<WeightRef> {
+        let padded = c.next_multiple_of(4);
+        let shape = Shape::matrix(n.next_multiple_of(4), taps * padded);
+        let mut values = vec![0.0f32; shape.elems() as usize];
+        for (to, from) in
+            values.chunks_exact_mut(padded as usize).zip(rows.chunks_exact(c as usize))
+        {
+            to[..c as usize].copy_from_slice(from);
+        }
+        let mut dtype = self.loader.dtype;
+        let bytes = match dtype {
+            DType::F32 => bytemuck::cast_slice(&values).to_vec(),
+            DType::F16 => {
+                let (halves, overflow) = to_f16(&values);
+                if overflow.above_max > 0 {
+                    dtype = DType::F32;
+                    self.loader.state.borrow_mut().widened.push(self.path.clone());
+                    bytemuck::cast_slice(&values).to_vec()
+                } else {
+                    bytemuck::cast_slice(&halves).to_vec()
+                }
+            }
+        };
+        self.upload(&bytes, shape, dtype)
+    }
+
+    fn push_vector(&self, values: &[f32]) -> Result<WeightRef> {
+        let mut padded = values.to_vec();
+        padded.resize(values.len().next_multiple_of(4), 0.0);
+        self.upload(
+            bytemuck::cast_slice(&padded),
+            Shape::matrix(1, padded.len() as u32),
+            DType::F32,
+        )
+    }
+
+    fn upload(&self, bytes: &[u8], shape: Shape, dtype: DType) -> Result<WeightRef> {
+        let loader = self.loader;
+        let (slab, offset) =
+            loader.state.borrow_mut().slabs.push(loader.gpu, loader.component, bytes)?;
+        Ok(WeightRef { slab, offset, shape, dtype })
+    }
+}
+
+/// Rows `v0..vn, g0..gn` as `v0..v3, g0..g3, v4..v7, …`, the last block padded with zeros.
+fn interleave(values: &[f32], n: usize, k: usize) -> Vec<f32> {
+    let mut out = Vec::with_capacity(2 * n.next_multiple_of(4) * k);
+    for block in (0..n).step_by(4) {
+        for side in [0, n] {
+            for row in block..block + 4 {
+                if row < n {
+                    out.extend_from_slice(&values[(side + row) * k..(side + row + 1) * k]);
+                } else {
+                    out.extend(std::iter::repeat_n(0.0, k));
+                }
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::interleave;
+
+    #[test]
+    fn gates_stand_beside_their_values() {
+        let rows: Vec<f32> = (0..12).map(|v| v as f32).collect();
+        let out = interleave(&rows, 6, 1);
+        let want = [0., 1., 2., 3., 6., 7., 8., 9., 4., 5., 0., 0., 10., 11., 0., 0.];
+        assert_eq!(out, want);
+    }
+}

@@ -1,0 +1,7 @@
+//! Checkpoints: files, tensors, and their way to the device. Nothing else opens a checkpoint.
+
+mod loader;
+mod source;
+
+pub use loader::{Loader, Weights};
+pub use source::{Bytes, Checkpoint, Dtype, ModelFiles, Overflow, TensorView, to_f16};

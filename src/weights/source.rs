@@ -1,0 +1,404 @@
+//! Where a model's files come from, and safetensors checkpoints read from them.
+//!
+//! Files are memory-mapped, so opening a checkpoint costs its header alone and a tensor's bytes are paged in
+//! when they are first read. Only the safetensors format is read: pickles can run code and are refused.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::ops::{Deref, Range};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use memmap2::Mmap;
+use safetensors::tensor::Metadata;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Result};
+
+pub use safetensors::Dtype;
+
+/// The format's own limit on a header (100 MB); a larger length means the file is something else.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
+/// No config, tokenizer or index is near this size; it bounds what a hostile file can make us parse.
+const MAX_JSON_BYTES: usize = 64 << 20;
+
+/// A model in `diffusers` layout: a folder on disk, or files compiled into the program.
+#[derive(Debug, Clone)]
+pub enum ModelFiles {
+    /// A folder holding `model_index.json` and one subfolder per component.
+    Folder(PathBuf),
+    /// `(relative path with forward slashes, contents)` of every file.
+    Embedded(&'static [(&'static str, &'static [u8])]),
+}
+
+impl ModelFiles {
+    /// Opens a model folder.
+    ///
+    /// # Errors
+    /// When `path` does not exist or is not a folder.
+    pub fn open(path: &Path) -> Result<Self> {
+        let shown = path.display();
+        let kind = std::fs::metadata(path)
+            .map_err(|e| Error::io(format!("cannot open the model folder {shown}"), e))?;
+        if !kind.is_dir() {
+            return Err(Error::model(format!("{shown} is a file, expected a model folder"))
+                .with_hint("give the folder that holds model_index.json"));
+        }
+        Ok(Self::Folder(path.to_owned()))
+    }
+
+    /// The model's name for messages and metadata: the folder's last component, never its full path.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Folder(path) => {
+                let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+                let last = absolute.file_name().map(|n| n.to_string_lossy().into_owned());
+                last.unwrap_or_else(|| "model".to_owned())
+            }
+            Self::Embedded(_) => "embedded".to_owned(),
+        }
+    }
+
+    /// Whether there is a file at `rel` (forward slashes, inside the model).
+    pub fn exists(&self, rel: &str) -> bool {
+        match self {
+            Self::Folder(root) => is_inside(rel) && root.join(rel).is_file(),
+            Self::Embedded(files) => files.iter().any(|(name, _)| *name == rel),
+        }
+    }
+
+    /// The contents of the file at `rel`.
+    ///
+    /// # Errors
+    /// When the file is missing, leaves the model folder, is not a regular file or cannot be mapped.
+    pub fn read(&self, rel: &str) -> Result<Bytes> {
+        let missing =
+            || Error::model(format!("{rel}: no such file in the model {:?}", self.name()));
+        match self {
+            Self::Folder(root) => {
+                if !is_inside(rel) {
+                    return Err(Error::model(format!("{rel:?} is not a path inside the model")));
+                }
+                let path = root.join(rel);
+                // A pipe or a device would block or never end, so ask before opening.
+                match std::fs::metadata(&path) {
+                    Ok(kind) if kind.is_file() => map_file(&path, rel),
+                    Ok(_) => Err(Error::model(format!("{rel}: not a regular file"))),
+                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(missing()),
+                    Err(e) => Err(Error::io(format!("{rel}: cannot be read"), e)),
+                }
+            }
+            Self::Embedded(files) => files
+                .iter()
+                .find(|(name, _)| *name == rel)
+                .map(|(_, data)| Bytes(Repr::Static(data)))
+                .ok_or_else(missing),
+        }
+    }
+
+    /// The JSON file at `rel` as a `T`.
+    ///
+    /// # Errors
+    /// As [`ModelFiles::read`], and when the file is not JSON of `T`'s shape: the message names the file,
+    /// the line and what is wrong.
+    pub fn read_json<T: DeserializeOwned>(&self, rel: &str) -> Result<T> {
+        let bytes = self.read(rel)?;
+        if bytes.len() > MAX_JSON_BYTES {
+            return Err(Error::model(format!(
+                "{rel}: {} bytes of JSON, expected at most {MAX_JSON_BYTES}",
+                bytes.len()
+            )));
+        }
+        serde_json::from_slice(&bytes).map_err(|e| Error::model(format!("{rel}: {e}")))
+    }
+}
+
+/// Whether `rel` is made of plain names only, so that joining it to a folder stays inside.
+fn is_inside(rel: &str) -> bool {
+    !rel.is_empty() && Path::new(rel).components().all(|c| matches!(c, Component::Normal(_)))
+}
+
+fn map_file(path: &Path, rel: &str) -> Result<Bytes> {
+    let cannot = |e| Error::io(format!("{rel}: cannot be read"), e);
+    let file = File::open(path).map_err(cannot)?;
+    if file.metadata().map_err(cannot)?.len() == 0 {
+        return Ok(Bytes(Repr::Static(&[])));
+    }
+    // SAFETY: the bytes are only ever read, as plain `u8`. A file changed by someone else while it is mapped
+    // shows changed bytes, and one cut short ends the process with a signal: the usual bargain of mapped weights.
+    let map = unsafe { Mmap::map(&file) }.map_err(cannot)?;
+    Ok(Bytes(Repr::Mapped(Arc::new(map))))
+}
+
+/// A file's contents: mapped or compiled in. Cloning is cheap and keeps the mapping alive.
+#[derive(Debug, Clone)]
+pub struct Bytes(Repr);
+
+#[derive(Debug, Clone)]
+enum Repr {
+    Mapped(Arc<Mmap>),
+    Static(&'static [u8]),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Repr::Mapped(map) => map,
+            Repr::Static(data) => data,
+        }
+    }
+}
+
+/// A tensor as it stands in the file: row-major, little endian, at any alignment.
+#[derive(Debug, Clone, Copy)]
+pub struct TensorView<'a> {
+    /// Element type in the file.
+    pub dtype: Dtype,
+    /// Shape, outermost axis first; empty for a scalar.
+    pub shape: &'a [usize],
+    /// `product(shape)` elements.
+    pub data: &'a [u8],
+}
+
+/// One component's tensors, from one safetensors file or from shards listed by an index.
+#[derive(Debug)]
+pub struct Checkpoint {
+    place: String,
+    files: Vec<Bytes>,
+    tensors: BTreeMap<String, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    file: usize,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    range: Range<usize>,
+}
+
+#[derive(Deserialize)]
+struct ShardIndex {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Checkpoint {
+    /// Opens `subfolder/STEM.safetensors`, its shards, or the `fp16` variant of either, in this order.
+    ///
+    /// `stem` is `diffusion_pytorch_model` (denoiser, VAE) or `model` (text encoders); an empty `subfolder`
+    /// is the model folder itself.
+    ///
+    /// # Errors
+    /// When there is no such file (or only pickles), a header is malformed, a file is longer or shorter than
+    /// its header says, an index names a file outside the folder or a tensor its shard lacks, or two shards
+    /// hold the same name.
+    pub fn open(files: &ModelFiles, subfolder: &str, stem: &str) -> Result<Self> {
+        let at = |name: &str| join(subfolder, name);
+        let singles = [format!("{stem}.safetensors"), format!("{stem}.fp16.safetensors")];
+        let indices: [&[String]; 2] = [
+            &[format!("{stem}.safetensors.index.json")],
+            &[
+                format!("{stem}.safetensors.index.fp16.json"),
+                format!("{stem}.fp16.safetensors.index.json"),
+            ],
+        ];
+        let mut checkpoint = Self {
+            place: if subfolder.is_empty() { files.name() } else { subfolder.to_owned() },
+            files: Vec::new(),
+            tensors: BTreeMap::new(),
+        };
+        for (single, indices) in singles.iter().zip(indices) {
+            if files.exists(&at(single)) {
+                checkpoint.add_file(files, &at(single))?;
+                return Ok(checkpoint);
+            }
+            if let Some(index) = indices.iter().find(|name| files.exists(&at(name))) {
+                checkpoint.add_shards(files, subfolder, &at(index))?;
+                return Ok(checkpoint);
+            }
+        }
+        Err(no_checkpoint(files, subfolder, stem))
+    }
+
+    fn add_shards(&mut self, files: &ModelFiles, subfolder: &str, index: &str) -> Result<()> {
+        let map = files.read_json::<ShardIndex>(index)?.weight_map;
+        let shards: BTreeSet<&String> = map.values().collect();
+        for shard in shards {
+            if !is_plain_name(shard) {
+                return Err(Error::model(format!(
+                    "{index}: shard {shard:?} is not a plain file name"
+                )));
+            }
+            self.add_file(files, &join(subfolder, shard)).map_err(|e| e.at(index))?;
+        }
+        if let Some((name, shard)) = map.iter().find(|(name, _)| !self.tensors.contains_key(*name))
+        {
+            return Err(Error::model(format!(
+                "{index}: tensor {name:?} is listed in {shard} but not there"
+            )));
+        }
+        Ok(())
+    }
+
+    fn add_file(&mut self, files: &ModelFiles, rel: &str) -> Result<()> {
+        let bytes = files.read(rel)?;
+        let (start, header) = read_header(&bytes).map_err(|e| e.at(rel))?;
+        for (name, info) in header.tensors() {
+            let (from, to) = info.data_offsets;
+            let entry = Entry {
+                file: self.files.len(),
+                dtype: info.dtype,
+                shape: info.shape.clone(),
+                range: start + from..start + to,
+            };
+            if self.tensors.insert(name.clone(), entry).is_some() {
+                return Err(Error::model(format!(
+                    "{rel}: tensor {name:?} stands in another shard too"
+                )));
+            }
+        }
+        self.files.push(bytes);
+        Ok(())
+    }
+
+    /// The names of all tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// The tensor called `name`, as it stands in the file.
+    pub fn get(&self, name: &str) -> Option<TensorView<'_>> {
+        let entry = self.tensors.get(name)?;
+        let data = self.files.get(entry.file)?.get(entry.range.clone())?;
+        Some(TensorView { dtype: entry.dtype, shape: &entry.shape, data })
+    }
+
+    /// The values of the tensor called `name`, row-major.
+    ///
+    /// # Errors
+    /// When there is no such tensor, or its dtype is none of F32, F16, BF16, F64.
+    pub fn read_f32(&self, name: &str) -> Result<Vec<f32>> {
+        let view = self
+            .get(name)
+            .ok_or_else(|| Error::model(format!("{}: no tensor {name:?}", self.place)))?;
+        view.to_f32().map_err(|e| e.at(format_args!("{}: {name}", self.place)))
+    }
+}
+
+impl TensorView<'_> {
+    /// The values as `f32`, row-major; F64 is rounded.
+    ///
+    /// # Errors
+    /// When the dtype is none of F32, F16, BF16, F64.
+    pub fn to_f32(&self) -> Result<Vec<f32>> {
+        Ok(match self.dtype {
+            Dtype::F32 => collect(self.data, f32::from_le_bytes),
+            Dtype::F64 => collect(self.data, |b| f64::from_le_bytes(b) as f32),
+            Dtype::F16 => collect(self.data, f16::from_le_bytes).to_f32_vec(),
+            Dtype::BF16 => collect(self.data, bf16::from_le_bytes).to_f32_vec(),
+            other => {
+                return Err(Error::model(format!(
+                    "dtype is {other}, expected F32, F16, BF16 or F64"
+                ))
+                .with_hint("save the checkpoint in half precision without quantisation"));
+            }
+        })
+    }
+}
+
+/// Elements of `N` bytes each, copied out one by one: mapped data may stand at any alignment.
+fn collect<const N: usize, T>(data: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T> {
+    let element = |chunk: &[u8]| {
+        let mut bytes = [0; N];
+        bytes.copy_from_slice(chunk);
+        read(bytes)
+    };
+    data.chunks_exact(N).map(element).collect()
+}
+
+fn join(subfolder: &str, name: &str) -> String {
+    if subfolder.is_empty() { name.to_owned() } else { format!("{subfolder}/{name}") }
+}
+
+/// Whether `name` is one file name on every platform: no separators, drives, `.` or `..`.
+fn is_plain_name(name: &str) -> bool {
+    !name.contains(['/', '\\', ':', '\0']) && !matches!(name, "" | "." | "..")
+}
+
+/// The error for a component without a safetensors checkpoint.
+fn no_checkpoint(files: &ModelFiles, subfolder: &str, stem: &str) -> Error {
+    let pickles = ["bin", "fp16.bin", "bin.index.json", "ckpt", "pt", "pth"]
+        .map(|extension| format!("{stem}.{extension}"));
+    let stock = ["pytorch_model.bin", "pytorch_model.fp16.bin", "pytorch_model.bin.index.json"];
+    let place = if subfolder.is_empty() { files.name() } else { subfolder.to_owned() };
+    let found = pickles.iter().map(String::as_str).chain(stock);
+    match found.map(|name| join(subfolder, name)).find(|rel| files.exists(rel)) {
+        Some(pickle) => Error::model(format!(
+            "{place}: {pickle} is a pickle, which can run code and is never read"
+        ))
+        .with_hint("convert it to safetensors, or download the model's safetensors files"),
+        None => Error::model(format!("{place}: no {stem}.safetensors in the model"))
+            .with_hint("check that the download is complete and in diffusers layout"),
+    }
+}
+
+/// Reads and checks a safetensors header: where the data starts, and what it holds.
+///
+/// After this every tensor's range lies inside the file and the ranges do not overlap.
+fn read_header(bytes: &[u8]) -> Result<(usize, Metadata)> {
+    if bytes.starts_with(b"version https://git-lfs") {
+        return Err(Error::model("this is a Git LFS pointer, not the file itself")
+            .with_hint("fetch the real files with git lfs pull, or download them again"));
+    }
+    let cut = |need: u64| {
+        Error::model(format!("the file has {} bytes, its header needs {need}", bytes.len()))
+            .with_hint("the download is probably incomplete: fetch the file again")
+    };
+    let length = bytes.first_chunk().ok_or_else(|| cut(8))?;
+    let length = u64::from_le_bytes(*length);
+    if length > MAX_HEADER_BYTES {
+        return Err(Error::model(format!(
+            "not a safetensors file: its header would have {length} bytes, expected at most {MAX_HEADER_BYTES}"
+        )));
+    }
+    let start = 8 + length as usize;
+    let text = bytes.get(8..start).ok_or_else(|| cut(start as u64))?;
+    // Deserialising also checks that ranges follow each other without gaps and fit dtype and shape.
+    let header: Metadata = serde_json::from_slice(text)
+        .map_err(|e| Error::model(format!("malformed safetensors header: {e}")))?;
+    match start.checked_add(header.data_len()) {
+        Some(end) if end == bytes.len() => Ok((start, header)),
+        Some(end) if end > bytes.len() => Err(cut(end as u64)),
+        Some(end) => Err(Error::model(format!(
+            "malformed safetensors file: {} bytes after the last tensor",
+            bytes.len() - end
+        ))),
+        None => Err(Error::model("malformed safetensors header: its tensors exceed any file")),
+    }
+}
+
+/// What was lost in a conversion to f16.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Overflow {
+    /// Values with a magnitude above 65504, the largest f16 (infinities included, NaN not).
+    pub above_max: usize,
+    /// Values other than 0 with a magnitude below 2⁻¹⁴, which keep fewer digits or become 0.
+    pub subnormal: usize,
+}
+
+/// Rounds to f16, counting what does not fit. Values far above the range become infinite, so a tensor with
+/// `above_max > 0` should stay f32.
+pub fn to_f16(values: &[f32]) -> (Vec<f16>, Overflow) {
+    let mut lost = Overflow::default();
+    for v in values.iter().map(|v| v.abs()) {
+        lost.above_max += usize::from(v > 65504.0);
+        lost.subnormal += usize::from(v > 0.0 && v < f16::MIN_POSITIVE.to_f32_const());
+    }
+    let mut out = vec![f16::ZERO; values.len()];
+    out.convert_from_f32_slice(values);
+    (out, lost)
+}
