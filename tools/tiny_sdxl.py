@@ -83,7 +83,9 @@ def new_vae():
         block_out_channels=(16, 16, 32, 48),
         layers_per_block=1,
         latent_channels=4,
-        norm_num_groups=8,
+        # Few and wide groups: a group of two channels would normalise the colour of
+        # a plain picture away.
+        norm_num_groups=2,
         sample_size=128,
         force_upcast=False,
     )
@@ -106,7 +108,7 @@ def new_unet():
         addition_embed_type="text_time",
         addition_time_embed_dim=16,
         projection_class_embeddings_input_dim=TEXT_WIDTH_2 + 6 * 16,
-        norm_num_groups=8,
+        norm_num_groups=4,
     )
 
 

@@ -100,7 +100,8 @@ class Run:
             s = torch.load(path, weights_only=True)
             model.load_state_dict(s["model"])
             self.opt.load_state_dict(s["opt"])
-            self.mean, self.steps, self.used = s["mean"], s["steps"], s["used"]
+            self.mean = [m.detach() for m in s["mean"]]
+            self.steps, self.used = s["steps"], s["used"]
         self.clock = self.saved = self.told = time.time()
         self.sums, self.count = {}, 0
 
@@ -114,7 +115,7 @@ class Run:
         now = time.time()
         self.used, self.clock = self.used + now - self.clock, now
         done = min(self.used / self.seconds, 1)
-        rate = self.lr * min(1, (self.steps + 1) / 200) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+        rate = self.lr * min(1, (self.steps + 1) / 100) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
         for group in self.opt.param_groups:
             group["lr"] = rate
         self.opt.zero_grad(set_to_none=True)
@@ -123,7 +124,8 @@ class Run:
         self.opt.step()
         self.steps += 1
         keep = min(self.keep, (1 + self.steps) / (10 + self.steps))
-        torch._foreach_lerp_(self.mean, self.params, 1 - keep)
+        with torch.no_grad():
+            torch._foreach_lerp_(self.mean, self.params, 1 - keep)
         for k, v in {"loss": loss.detach(), **parts}.items():
             self.sums[k] = self.sums.get(k, 0) + v.item()
         self.count += 1
@@ -156,23 +158,25 @@ def slopes(x):
 
 
 def vae_loss(out, x):
-    """Difference, difference of slopes (edges), difference of local contrast.
+    """Difference, difference of slopes (edges), of local contrast, of patch colour.
 
-    The last one compares the mean slope of small patches: it asks for texture of
-    the right strength even where its exact place is lost in the latents.
+    The contrast compares the mean slope of small patches: it asks for texture of
+    the right strength even where its exact place is lost in the latents. The patch
+    colour, squared, makes the latents learn colours early on.
     """
+    patch = (F.avg_pool2d(out, 8) - F.avg_pool2d(x, 8)).pow(2).mean()
     flat = (out - x).abs().mean()
     edge = contrast = 0
     for a, b in zip(slopes(out), slopes(x)):
         edge = edge + (a - b).abs().mean()
         contrast = contrast + (F.avg_pool2d(a.abs(), 6, 3) - F.avg_pool2d(b.abs(), 6, 3)).abs().mean()
-    return flat + edge + contrast, flat, contrast
+    return flat + edge + contrast + 2 * patch, flat, contrast
 
 
 def train_vae(work, minutes):
     torch.manual_seed(SEED)
     vae = tiny_sdxl.new_vae().to(memory_format=torch.channels_last).train()
-    run = Run(vae, work / "vae.pt", minutes, 1.5e-3)
+    run = Run(vae, work / "vae.pt", minutes, 2.5e-3, average=0.995)
     rng = np.random.default_rng([SEED, run.steps])
     data, known = None, 0
     going = True
@@ -182,7 +186,7 @@ def train_vae(work, minutes):
         if files != known and (data is None or run.steps % 500 == 0):
             data, known = load_pictures(work)["rgb"], files
         # Now and then a larger crop: the middle attention has to bear more tokens.
-        size, batch = (64, 8) if run.steps % 6 else (128, 2)
+        size, batch = (64, 4) if run.steps % 8 else (128, 1)
         pick = rng.integers(len(data), size=batch)
         crops = []
         for i in pick:

@@ -57,9 +57,9 @@ fn blocks_h() -> u32 { return (low(params.grid) - 1u + jitter_h()) / patch_h() +
 fn blocks_w() -> u32 { return (high(params.grid) - 1u + jitter_w()) / patch_w() + 1u; }
 
 // First key of the window of query block `block` along one axis.
-fn window_origin(block: u32, patch: u32, window: u32, len: u32, jitter: u32) -> u32 {
+fn window_origin(block: u32, queries: u32, window: u32, len: u32, jitter: u32) -> u32 {
     let last = i32(max(len, window) - window);
-    return u32(clamp(i32(block * patch) - i32(jitter) - i32(window / 4u), 0, last));
+    return u32(clamp(i32(block * queries) - i32(jitter) - i32(window / 4u), 0, last));
 }
 
 // The keys that one block of queries sees, numbered t = 0.. in row order; begin..end are those bound here.

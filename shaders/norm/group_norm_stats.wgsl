@@ -31,9 +31,9 @@ fn main(@builtin(local_invocation_index) lid: u32, @builtin(workgroup_id) wid: v
     let c4 = lane % c4s;
     let chunk = params.chunk0 + local;
     let item = chunk / params.chunks_per_item;
-    let from = (chunk % params.chunks_per_item) * params.rows_per_chunk;
-    let count = min(params.rows_per_chunk, params.rows_per_item - from);
-    let row = item * params.rows_per_item + from;
+    let begin = (chunk % params.chunks_per_item) * params.rows_per_chunk;
+    let count = min(params.rows_per_chunk, params.rows_per_item - begin);
+    let row = item * params.rows_per_item + begin;
     var sum = vec4<f32>(0.0);
     for (var r = 0u; r < count; r++) { sum += load_joined(row + r, c4); }
     let mean = sum / f32(count);

@@ -144,13 +144,20 @@ pub struct Caps {
     pub f16: bool,
     /// Shaders may use subgroup operations. No size is promised.
     pub subgroups: bool,
+    /// The fewest invocations that a subgroup has: a workgroup no larger is one subgroup.
+    pub subgroup_min: u32,
     pub limits: Limits,
 }
 
 impl Caps {
     /// The floor: WebGPU's limits and nothing optional.
-    pub const FLOOR: Caps =
-        Caps { class: DeviceClass::Discrete, f16: false, subgroups: false, limits: Limits::WEBGPU };
+    pub const FLOOR: Caps = Caps {
+        class: DeviceClass::Discrete,
+        f16: false,
+        subgroups: false,
+        subgroup_min: 1,
+        limits: Limits::WEBGPU,
+    };
 
     /// The same device, used no higher than `tier`.
     #[must_use]

@@ -87,6 +87,7 @@ fn facts_of(adapter: &wgpu::Adapter) -> AdapterFacts {
         },
         f16: features.contains(wgpu::Features::SHADER_F16),
         subgroups: features.contains(wgpu::Features::SUBGROUP),
+        subgroup_min: info.subgroup_min_size,
         limits: Limits {
             binding_bytes: limits.max_storage_buffer_binding_size,
             buffer_bytes: limits.max_buffer_size,

@@ -1,15 +1,26 @@
-//! Attention over the whole grid, causal, or in neighborhood patches (NPA).
+//! Flash attention: over all keys, causal, or in neighborhood patches (NPA), with no score matrix.
+//!
+//! Three engines fill the slot `attend`: `tile` (GPUs: keys and values through workgroup memory),
+//! `lanes` (processors: keys and values broadcast out of vector registers) and `columns` (any head
+//! size and alignment, slow). Keys that exceed a binding come in segments: one op each, which hand
+//! (maximum, sum, accumulator) on in a state tensor.
+
+use std::f32::consts::LOG2_E;
+use std::ops::Range;
 
 use bytemuck::NoUninit;
 
 use crate::error::Result;
-use crate::gpu::Caps;
+use crate::gpu::{Caps, DeviceClass};
 use crate::graph::{Graph, Launch, Window};
 use crate::shader::{KernelSpec, Variant};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Shape, Tensor};
 
 /// `flash`.
 pub const SPEC: KernelSpec = KernelSpec { name: "flash", file: "attention/flash.wgsl" };
+
+/// The widest head: that of the VAE.
+pub const MAX_DIM: u32 = 512;
 
 /// Which keys a query sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,7 +39,7 @@ pub struct PatchGeometry {
     /// The grid of tokens.
     pub height: u32,
     pub width: u32,
-    /// The window, which is the grid of the base size at this level.
+    /// The grid of the base size at this level, which is the window where the grid is larger.
     pub window_h: u32,
     pub window_w: u32,
     /// Shift of the blocks, 0 to half a window.
@@ -36,13 +47,30 @@ pub struct PatchGeometry {
     pub jitter_w: u32,
 }
 
-/// First key of the window that position `at` sees, along one axis of `len` tokens (ALGORITHM 1.10).
+impl PatchGeometry {
+    /// Queries of one block, per axis.
+    pub fn patch(&self) -> (u32, u32) {
+        ((self.window_h / 2).max(1), (self.window_w / 2).max(1))
+    }
+
+    /// Blocks per axis; the jitter adds at most one.
+    pub fn blocks(&self) -> (u32, u32) {
+        let (ph, pw) = self.patch();
+        ((self.height - 1 + self.jitter_h) / ph + 1, (self.width - 1 + self.jitter_w) / pw + 1)
+    }
+
+    /// Keys that one query sees.
+    pub fn keys(&self) -> u32 {
+        self.window_h.min(self.height) * self.window_w.min(self.width)
+    }
+}
+
+/// First key of the window that position `at` sees, along one axis of `len` tokens.
 pub fn patch_origin(at: u32, window: u32, len: u32, jitter: u32) -> u32 {
-    let window = window.min(len);
     let block = (window / 2).max(1);
     let origin =
         i64::from(block * ((at + jitter) / block)) - i64::from(jitter) - i64::from(window / 4);
-    origin.clamp(0, i64::from(len - window)) as u32
+    origin.clamp(0, i64::from(len.saturating_sub(window))) as u32
 }
 
 /// Columns of a tensor, from `column` on.
@@ -59,49 +87,196 @@ pub struct Heads {
     pub dim: u32,
 }
 
-/// Parameters of `flash`.
+/// Parameters of `flash`; pairs of u16 have the first one low.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, NoUninit)]
 pub struct Params {
     pub first_group: u32,
-    pub rows: u32,
-    pub row0: u32,
+    pub items_heads: u32,
+    pub q_k_stride: u32,
+    pub v_y_stride: u32,
+    pub q_k_col: u32,
+    /// u16 column of v, u8 jitter_h, u8 jitter_w.
+    pub v_col_jitter: u32,
+    pub lq: u32,
+    pub lk: u32,
+    pub q_row0: u32,
     pub kv_row0: u32,
-    pub q_rows_per_item: u32,
-    pub kv_rows_per_item: u32,
-    pub heads: u32,
-    pub q_stride: u32,
-    pub kv_stride: u32,
-    pub q_column: u32,
-    pub k_column: u32,
-    pub v_column: u32,
+    pub kv_rows: u32,
+    pub y_row0: u32,
+    pub y_rows: u32,
     pub grid: u32,
     pub window: u32,
-    pub jitter: u32,
+    /// Softmax scale × log2(e).
     pub scale: f32,
 }
 
+/// The implementation of the slot `attend`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Engine {
+    Tile,
+    Lanes,
+    Columns,
+}
+
+/// Which part of the keys an op sees: the implementation of the slot `carry`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Carry {
+    /// All of them.
+    None,
+    First,
+    Middle,
+    Last,
+}
+
+/// What decides the variant, apart from element types.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Problem {
+    pub heads: Heads,
+    pub scope: AttentionScope,
+    /// Queries of one batch item.
+    pub lq: u32,
+    /// The columns of q, k and v start at whole vec4s.
+    pub aligned: bool,
+}
+
+/// Engine and tile for a problem: everything the host must know of a variant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tiling {
+    pub engine: Engine,
+    /// Queries of a tile.
+    pub block_q: u32,
+    /// Vec4s of a head whose output one workgroup owns (`tile` only).
+    pub slice4: u32,
+}
+
+/// Invocations of a subgroup that `lanes` is written for.
+const LANES: u32 = 8;
+/// The widest slice whose accumulator fits an invocation's registers in `tile`.
+const TILE_SLICE4: u32 = 32;
+
+/// The engine and tile that suit a device.
+pub fn tiling(caps: &Caps, p: &Problem) -> Tiling {
+    let d4 = p.heads.dim.div_ceil(4);
+    // Queries that share a window: a longer tile would be partly empty.
+    let sharing = match p.scope {
+        AttentionScope::Patches(g) => g.patch().0 * g.patch().1,
+        _ => p.lq,
+    };
+    if p.heads.dim % 4 != 0 {
+        return Tiling { engine: Engine::Columns, block_q: 1, slice4: d4 };
+    }
+    let vectors = caps.class == DeviceClass::Cpu && caps.subgroups && caps.subgroup_min >= LANES;
+    if vectors && d4 <= 32 {
+        // Unrolled code and the vectors kept per lane grow with d4 times the queries per lane.
+        let most = match d4 {
+            0..=4 => 16,
+            5..=8 => 8,
+            9..=16 => 4,
+            _ => 2,
+        };
+        let per_lane = sharing.div_ceil(LANES).clamp(1, most);
+        return Tiling { engine: Engine::Lanes, block_q: LANES * per_lane, slice4: d4 };
+    }
+    let block_q = [16, 32].into_iter().find(|b| *b >= sharing).unwrap_or(64);
+    Tiling { engine: Engine::Tile, block_q, slice4: d4.min(TILE_SLICE4) }
+}
+
+impl Tiling {
+    /// Vec4s of state per row.
+    pub fn state4(&self, heads: Heads) -> u32 {
+        let d4 = heads.dim.div_ceil(4);
+        match self.engine {
+            Engine::Columns => 3 * (heads.count * heads.dim).div_ceil(4),
+            Engine::Lanes => heads.count * (d4 + 1),
+            Engine::Tile => heads.count * d4.div_ceil(self.slice4) * (self.slice4 + 1),
+        }
+    }
+
+    /// Workgroups for the output rows `rows`.
+    pub fn groups(&self, p: &Problem, rows: &Range<u32>) -> u32 {
+        if rows.is_empty() {
+            return 0;
+        }
+        let tiles = self.tile_after(p, rows.end - 1) - self.tile_at(p, rows.start);
+        match self.engine {
+            Engine::Columns => {
+                ((rows.end - rows.start) * (p.heads.count * p.heads.dim).div_ceil(4)).div_ceil(64)
+            }
+            Engine::Lanes => tiles * p.heads.count,
+            Engine::Tile => tiles * p.heads.count * p.heads.dim.div_ceil(4).div_ceil(self.slice4),
+        }
+    }
+
+    /// The first tile that may hold `row`.
+    fn tile_at(&self, p: &Problem, row: u32) -> u32 {
+        let (item, i) = (row / p.lq, row % p.lq);
+        match p.scope {
+            AttentionScope::Patches(g) => {
+                let (blocks_h, _) = g.blocks();
+                let block_row = (i / g.width + g.jitter_h) / g.patch().0;
+                (item * blocks_h + block_row) * self.tiles_per_block_row(&g)
+            }
+            _ => item * p.lq.div_ceil(self.block_q) + i / self.block_q,
+        }
+    }
+
+    /// The first tile after all that may hold `row`.
+    fn tile_after(&self, p: &Problem, row: u32) -> u32 {
+        self.tile_at(p, row)
+            + match p.scope {
+                AttentionScope::Patches(g) => self.tiles_per_block_row(&g),
+                _ => 1,
+            }
+    }
+
+    fn tiles_per_block_row(&self, g: &PatchGeometry) -> u32 {
+        g.blocks().1 * (g.patch().0 * g.patch().1).div_ceil(self.block_q)
+    }
+}
+
 /// Variant of `flash`.
-pub fn choose(
-    caps: &Caps,
-    q: DType,
-    kv: DType,
-    out: DType,
-    heads: Heads,
-    scope: AttentionScope,
-) -> Variant {
+pub fn choose(caps: &Caps, p: &Problem, carry: Carry, q: DType, kv: DType, out: DType) -> Variant {
+    let tiling = tiling(caps, p);
+    let scope = match p.scope {
+        AttentionScope::Full => 0,
+        AttentionScope::Causal => 1,
+        AttentionScope::Patches(_) => 2,
+    };
     Variant::new()
-        .num("WG", 64)
-        .num("DIM", heads.dim)
-        .flag("CAUSAL", scope == AttentionScope::Causal)
-        .flag("PATCHES", matches!(scope, AttentionScope::Patches(_)))
+        .num("HEAD_DIM", p.heads.dim)
+        .num("SCOPE", scope)
+        .num("BLOCK_Q", tiling.block_q)
+        .num("SLICE4", tiling.slice4)
+        .flag("ALIGNED", p.aligned && p.heads.dim % 4 == 0)
+        .slot(
+            "attend",
+            match tiling.engine {
+                Engine::Tile => "tile",
+                Engine::Lanes => "lanes",
+                Engine::Columns => "columns",
+            },
+        )
+        .slot(
+            "carry",
+            match carry {
+                Carry::None => "none",
+                Carry::First => "first",
+                Carry::Middle => "middle",
+                Carry::Last => "last",
+            },
+        )
         .elem("q", caps.elem(q))
         .elem("k", caps.elem(kv))
         .elem("v", caps.elem(kv))
         .elem("y", caps.elem(out))
+        .elem("state", caps.elem(DType::F32))
 }
 
 /// Records `softmax(q·kᵀ / sqrt(dim)) · v` per head; the result has `count × dim` channels.
+///
+/// # Errors
+/// Operands whose extents do not fit together, or are beyond what the kernel can address.
 pub fn record(
     g: &mut Graph,
     q: Slice,
@@ -111,49 +286,197 @@ pub fn record(
     scope: AttentionScope,
     out: DType,
 ) -> Result<Tensor> {
-    let y = g.tensor(q.tensor.shape.with_channels(heads.count * heads.dim), out);
-    let variant = choose(g.caps(), q.tensor.dtype, k.tensor.dtype, out, heads, scope);
-    let (lq, lk) = (q.tensor.shape.rows_per_item(), k.tensor.shape.rows_per_item());
-    let (grid, window, jitter) = match scope {
-        AttentionScope::Patches(p) => (
-            p.height << 16 | p.width,
-            p.window_h.min(p.height) << 16 | p.window_w.min(p.width),
-            p.jitter_h << 16 | p.jitter_w,
-        ),
-        _ => (0, 0, 0),
+    check(g, q, k, v, heads, scope)?;
+    let shape = q.tensor.shape;
+    let problem = Problem {
+        heads,
+        scope,
+        lq: shape.rows_per_item(),
+        aligned: [q, k, v].iter().all(|s| s.column % 4 == 0),
     };
-    let keys = match scope {
-        AttentionScope::Patches(p) => u64::from(p.window_h.min(p.height) * p.window_w.min(p.width)),
-        _ => u64::from(lk),
+    let caps = g.caps().clone();
+    let tiling = tiling(&caps, &problem);
+    let lk = k.tensor.shape.rows_per_item();
+    let y = g.tensor(shape.with_channels(heads.count * heads.dim), out);
+    let kv_row_bytes = k.tensor.row_bytes().max(v.tensor.row_bytes());
+    let segments = segments(scope, k.tensor.shape.rows(), kv_row_bytes, caps.limits.binding_bytes);
+    let state = (segments.len() > 1)
+        .then(|| g.tensor(Shape::matrix(shape.rows(), 4 * tiling.state4(heads)), DType::F32));
+    let (geometry, keys) = match scope {
+        AttentionScope::Patches(p) => (Some(p), p.keys()),
+        _ => (None, lk),
     };
-    let (q_stride, kv_stride) = (q.tensor.shape.stride4(), k.tensor.shape.stride4());
-    g.op(&SPEC, variant)
-        .read(q.tensor, Window::Rows)
-        .read(k.tensor, Window::Whole)
-        .read(v.tensor, Window::Whole)
-        .write(y, Window::Rows)
-        .over(q.tensor.shape.rows(), 0)
-        .flops(4 * u64::from(q.tensor.shape.rows()) * keys * u64::from(heads.count * heads.dim))
-        .launch(move |chunk| {
+    let pair = |low: u32, high: u32| low | high << 16;
+    let count = segments.len();
+    for (index, segment) in segments.into_iter().enumerate() {
+        let carry = match (index, count) {
+            (_, 1) => Carry::None,
+            (0, _) => Carry::First,
+            (i, n) if i + 1 == n => Carry::Last,
+            _ => Carry::Middle,
+        };
+        let share = f64::from(segment.end - segment.start) / f64::from(k.tensor.shape.rows());
+        let window = || match geometry {
+            Some(p) => Window::Map(Box::new(move |rows: &Range<u32>| key_rows(&p, rows))),
+            None => {
+                let segment = segment.clone();
+                Window::Map(Box::new(move |_: &Range<u32>| segment.clone()))
+            }
+        };
+        let flops =
+            4.0 * shape.rows() as f64 * f64::from(keys) * f64::from(heads.count * heads.dim);
+        let mut op = g
+            .op(&SPEC, choose(&caps, &problem, carry, q.tensor.dtype, k.tensor.dtype, out))
+            .read(q.tensor, Window::Rows)
+            .read(k.tensor, window())
+            .read(v.tensor, window())
+            .write(y, Window::Rows);
+        if let Some(state) = state {
+            op = op.write(state, Window::Rows);
+        }
+        op.over(shape.rows(), 0).flops((flops * share) as u64).launch(move |chunk| {
             let params = Params {
                 first_group: 0,
-                rows: chunk.row_count(),
-                row0: chunk.rows.start,
+                items_heads: pair(shape.batch, heads.count),
+                q_k_stride: pair(q.tensor.shape.stride4(), k.tensor.shape.stride4()),
+                v_y_stride: pair(v.tensor.shape.stride4(), y.shape.stride4()),
+                q_k_col: pair(q.column, k.column),
+                v_col_jitter: v.column
+                    | geometry.map_or(0, |p| p.jitter_h << 16 | p.jitter_w << 24),
+                lq: problem.lq,
+                lk,
+                q_row0: chunk.first(0),
                 kv_row0: chunk.first(1),
-                q_rows_per_item: lq,
-                kv_rows_per_item: lk,
-                heads: heads.count,
-                q_stride,
-                kv_stride,
-                q_column: q.column,
-                k_column: k.column,
-                v_column: v.column,
-                grid,
-                window,
-                jitter,
-                scale: 1.0 / (heads.dim as f32).sqrt(),
+                kv_rows: chunk.bound[1].end - chunk.bound[1].start,
+                y_row0: chunk.rows.start,
+                y_rows: chunk.row_count(),
+                grid: geometry.map_or(0, |p| pair(p.height, p.width)),
+                window: geometry.map_or(0, |p| pair(p.window_h, p.window_w)),
+                scale: LOG2_E / (heads.dim as f32).sqrt(),
             };
-            Launch::new(&params, (chunk.row_count() * heads.count).div_ceil(64))
+            Launch::new(&params, tiling.groups(&problem, &chunk.rows))
         });
+    }
     Ok(y)
+}
+
+fn check(
+    g: &Graph,
+    q: Slice,
+    k: Slice,
+    v: Slice,
+    heads: Heads,
+    scope: AttentionScope,
+) -> Result<()> {
+    let (qs, ks, vs) = (q.tensor.shape, k.tensor.shape, v.tensor.shape);
+    if heads.count == 0 || heads.dim == 0 || heads.dim > MAX_DIM {
+        return Err(g.error(format!(
+            "attention over {} heads of {} channels, expected 1 to {MAX_DIM} channels",
+            heads.count, heads.dim
+        )));
+    }
+    if qs.batch != ks.batch || ks.rows() != vs.rows() || k.tensor.dtype != v.tensor.dtype {
+        return Err(g.error(format!("attention of {qs} to keys {ks} and values {vs}")));
+    }
+    let width = heads.count * heads.dim;
+    if [q, k, v].iter().any(|s| s.column + width > s.tensor.shape.channels) {
+        return Err(g.error(format!("{width} attention columns exceed the operand's")));
+    }
+    let packed = [q, k, v].iter().all(|s| s.tensor.shape.stride4() < 1 << 16 && s.column < 1 << 16)
+        && heads.count < 1 << 16
+        && qs.batch < 1 << 16;
+    if !packed {
+        return Err(g.error(format!("attention operands of {qs} and {ks} are too wide")));
+    }
+    if let AttentionScope::Patches(p) = scope {
+        let fits = p.height * p.width == qs.rows_per_item()
+            && p.height * p.width == ks.rows_per_item()
+            && p.height.max(p.width).max(p.window_h).max(p.window_w) < 1 << 16
+            && p.window_h.min(p.window_w) > 0
+            && p.jitter_h <= (p.window_h / 2).min(255)
+            && p.jitter_w <= (p.window_w / 2).min(255);
+        if !fits {
+            return Err(g.error(format!("attention patches {p:?} do not fit queries {qs}")));
+        }
+    }
+    Ok(())
+}
+
+/// Ranges of key rows that fit one binding each, as even as multiples of 64 rows allow.
+///
+/// Patches are not cut here: their windows shrink with the chunk of queries.
+fn segments(
+    scope: AttentionScope,
+    rows: u32,
+    row_bytes: u64,
+    binding_bytes: u64,
+) -> Vec<Range<u32>> {
+    let most = (binding_bytes / row_bytes.max(1) / 64 * 64).clamp(64, 1 << 31) as u32;
+    if matches!(scope, AttentionScope::Patches(_)) || rows <= most {
+        return vec![0..rows];
+    }
+    let count = rows.div_ceil(most);
+    let step = rows.div_ceil(count).next_multiple_of(64);
+    (0..rows.div_ceil(step)).map(|i| i * step..((i + 1) * step).min(rows)).collect()
+}
+
+/// The rows of keys that the queries `rows` see, in patches.
+fn key_rows(p: &PatchGeometry, rows: &Range<u32>) -> Range<u32> {
+    let per_item = p.height * p.width;
+    let origin = |row: u32| {
+        row / per_item * per_item
+            + patch_origin(row % per_item / p.width, p.window_h, p.height, p.jitter_h) * p.width
+    };
+    let last = rows.end.max(1) - 1;
+    origin(rows.start)..origin(last) + p.window_h.min(p.height) * p.width
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn window_origins_match_the_enumerated_blocks() {
+        for (len, window) in [(128u32, 64u32), (20, 8), (19, 8), (9, 8), (5, 8), (7, 1), (12, 3)] {
+            let w = window.min(len);
+            let block = (window / 2).max(1);
+            for jitter in 0..=window / 2 {
+                for b in 0..=(len + jitter) / block {
+                    let from = (b * block) as i64 - jitter as i64;
+                    let want = (from - (window / 4) as i64).clamp(0, (len - w) as i64) as u32;
+                    for at in from.max(0)..(from + block as i64).min(len as i64) {
+                        assert_eq!(patch_origin(at as u32, window, len, jitter), want);
+                    }
+                }
+            }
+        }
+        let origins: Vec<u32> = (0..4).map(|b| patch_origin(32 * b, 64, 128, 0)).collect();
+        assert_eq!(origins, [0, 16, 48, 64]);
+    }
+
+    #[test]
+    fn segments_cover_all_keys_and_start_at_multiples_of_64() {
+        for (rows, bytes) in [(1u32, 16u64), (64, 16), (1000, 1 << 12), (4097, 1 << 10)] {
+            let cut = segments(AttentionScope::Full, rows, bytes, 1 << 18);
+            assert_eq!((cut[0].start, cut[cut.len() - 1].end), (0, rows));
+            assert!(cut.windows(2).all(|w| w[0].end == w[1].start && w[1].start % 64 == 0));
+            assert!(cut.iter().all(|s| u64::from(s.end - s.start) * bytes <= 1 << 18));
+        }
+    }
+
+    #[test]
+    fn odd_heads_take_columns_and_vectors_take_lanes() {
+        let p = |dim| Problem {
+            heads: Heads { count: 2, dim },
+            scope: AttentionScope::Full,
+            lq: 1024,
+            aligned: true,
+        };
+        let cpu = Caps { class: DeviceClass::Cpu, subgroups: true, subgroup_min: 8, ..Caps::FLOOR };
+        assert_eq!(tiling(&cpu, &p(6)).engine, Engine::Columns);
+        assert_eq!(tiling(&cpu, &p(64)).engine, Engine::Lanes);
+        assert_eq!(tiling(&cpu, &p(512)).engine, Engine::Tile);
+        assert_eq!(tiling(&Caps::FLOOR, &p(64)).engine, Engine::Tile);
+        assert_eq!(tiling(&Caps { subgroup_min: 4, ..cpu }, &p(64)).engine, Engine::Tile);
+    }
 }

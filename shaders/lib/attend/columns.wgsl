@@ -26,10 +26,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
         keys = keys_of_run(item, i);
     }
 
-    let cols = vec4(4u * (lane % stride)) + vec4(0u, 1u, 2u, 3u);
-    let used = cols < vec4(high(params.items_heads) * HEAD_DIM);
-    let heads = min(cols / HEAD_DIM, vec4(high(params.items_heads) - 1u));
-    let dims = cols % HEAD_DIM;
+    let first_col = 4u * (lane % stride);
+    let cols = high(params.items_heads) * HEAD_DIM;
     var m = vec4(LOWEST);
     var l = vec4(0.0);
     var acc = vec4(0.0);
@@ -42,13 +40,19 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
         let at = key_row(keys, t);
         var s = vec4(0.0);
         var v = vec4(0.0);
+        var scored = NO_ROW; // the head whose score is at hand
+        var score = 0.0;
         for (var c = 0u; c < 4u; c++) {
-            if (c > 0u && heads[c] == heads[max(c, 1u) - 1u]) {
-                s[c] = s[max(c, 1u) - 1u];
-            } else {
-                s[c] = dot_head(row, at, heads[c]);
+            let col = min(first_col + c, cols - 1u);
+            let head = col / HEAD_DIM;
+            if (head != scored) {
+                score = dot_head(row, at, head);
+                scored = head;
             }
-            v[c] = value(at, heads[c], dims[c] / 4u)[dims[c] % 4u];
+            let d = col % HEAD_DIM;
+            let four = value(at, head, d / 4u);
+            s[c] = score;
+            v[c] = four[d % 4u];
         }
         let new_m = max(m, s);
         let keep = exp2(m - new_m);
@@ -62,6 +66,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
         store_state(3u * lane + 1u, l);
         store_state(3u * lane + 2u, acc);
     } else {
-        store_y(lane, select(vec4(0.0), acc / l, used && l > vec4(0.0)));
+        let used = vec4(first_col) + vec4(0u, 1u, 2u, 3u) < vec4(cols);
+        store_y(lane, select(vec4(0.0), acc / l, used & (l > vec4(0.0))));
     }
 }

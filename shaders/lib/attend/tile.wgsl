@@ -34,8 +34,8 @@ fn scores(s: ptr<function, array<vec4<f32>, RQ>>, first_query: u32, lane: u32) {
     }
 }
 
-// o[r] += p[r] · v over one chunk.
-fn weighted(o: ptr<function, array<vec4<f32>, RQ>>, first_query: u32, lane: u32) {
+// o[n][r] += p[r] · v over one tile. (naga 30 cannot pass a pointer to o[n].)
+fn weighted(o: ptr<function, array<array<vec4<f32>, RQ>, OWN4>>, n: u32, first_query: u32, lane: u32) {
     for (var j = 0u; j < LANES; j++) {
         let v0 = tile_kv[(RK * j) * PAD + lane];
         let v1 = tile_kv[(RK * j + 1u) * PAD + lane];
@@ -43,7 +43,7 @@ fn weighted(o: ptr<function, array<vec4<f32>, RQ>>, first_query: u32, lane: u32)
         let v3 = tile_kv[(RK * j + 3u) * PAD + lane];
         for (var r = 0u; r < RQ; r++) {
             let p = tile_q[(first_query + r) * PAD + j];
-            (*o)[r] = fma(vec4(p.x), v0, fma(vec4(p.y), v1, fma(vec4(p.z), v2, fma(vec4(p.w), v3, (*o)[r]))));
+            (*o)[n][r] = fma(vec4(p.x), v0, fma(vec4(p.y), v1, fma(vec4(p.z), v2, fma(vec4(p.w), v3, (*o)[n][r]))));
         }
     }
 }
@@ -133,7 +133,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
                 tile_kv[e / LANES * PAD + e % LANES] = v;
             }
             workgroupBarrier();
-            weighted(&acc[n], first_query, lane);
+            weighted(&acc, n, first_query, lane);
         }
     }
 

@@ -1,0 +1,117 @@
+//! The autoencoder as the cascade uses it.
+
+use super::model::{Loaded, Model};
+use crate::error::Result;
+use crate::gpu::Gpu;
+use crate::graph::{Graph, Plan, Pulse};
+use crate::models::vae::{Decoder, Encoder, VaeConfig};
+use crate::scalediff::{Codec, upsample_bicubic};
+use crate::tensor::{DType, Shape};
+
+/// Encoder and decoder; the encoder is loaded when the first later stage asks for it.
+pub struct VaeCodec<'a> {
+    model: &'a Model<'a>,
+    config: VaeConfig,
+    decoder: Loaded<Decoder>,
+    encoder: Option<Loaded<Encoder>>,
+}
+
+impl<'a> VaeCodec<'a> {
+    /// Loads the decoder of `model`.
+    pub fn load(model: &'a Model<'a>) -> Result<Self> {
+        Ok(Self {
+            model,
+            config: model.vae_config()?,
+            decoder: model.vae_decoder()?,
+            encoder: None,
+        })
+    }
+
+    /// The autoencoder's dimensions.
+    pub fn config(&self) -> &VaeConfig {
+        &self.config
+    }
+}
+
+/// Latents in the decoder's own space to a picture.
+pub fn decode_raw(
+    gpu: &Gpu,
+    decoder: &Loaded<Decoder>,
+    latents: &[f32],
+    shape: Shape,
+    pulse: Pulse,
+) -> Result<Vec<f32>> {
+    let mut g = Graph::new(gpu.caps().clone());
+    let z = g.input("latents", shape, DType::F32);
+    let image = g.scope("vae.decoder", |g| decoder.net.forward(g, z))?;
+    g.output(image);
+    let plan = Plan::compile(gpu, &g, &decoder.slabs)?;
+    plan.write(gpu, z, latents)?;
+    plan.run(gpu, pulse)?;
+    plan.read(gpu, image)
+}
+
+/// A picture, enlarged by bicubic interpolation to `to` (height, width) where given, to the
+/// posterior's mean in the encoder's own space.
+pub fn encode_raw(
+    gpu: &Gpu,
+    encoder: &Loaded<Encoder>,
+    image: &[f32],
+    shape: Shape,
+    to: Option<(u32, u32)>,
+    pulse: Pulse,
+) -> Result<Vec<f32>> {
+    let mut g = Graph::new(gpu.caps().clone());
+    let mut fixed = Vec::new();
+    let mut x = g.input("image", shape, DType::F32);
+    fixed.push((x, image.to_vec()));
+    if let Some((height, width)) = to {
+        x = upsample_bicubic(&mut g, x, height, width, &mut fixed)?;
+    }
+    let mean = g.scope("vae.encoder", |g| encoder.net.forward(g, x))?;
+    g.output(mean);
+    let plan = Plan::compile(gpu, &g, &encoder.slabs)?;
+    for (tensor, values) in &fixed {
+        plan.write(gpu, *tensor, values)?;
+    }
+    plan.run(gpu, pulse)?;
+    plan.read(gpu, mean)
+}
+
+impl Codec for VaeCodec<'_> {
+    fn factor(&self) -> u32 {
+        self.config.factor()
+    }
+
+    fn decode(
+        &mut self,
+        latents: &[f32],
+        height: u32,
+        width: u32,
+        pulse: Pulse,
+    ) -> Result<Vec<f32>> {
+        let VaeConfig { scaling, shift, latent_channels, .. } = self.config;
+        let raw: Vec<f32> = latents.iter().map(|v| v / scaling + shift).collect();
+        let shape = Shape::new(1, height, width, latent_channels);
+        decode_raw(self.model.gpu, &self.decoder, &raw, shape, pulse)
+    }
+
+    fn encode_doubled(
+        &mut self,
+        image: &[f32],
+        height: u32,
+        width: u32,
+        pulse: Pulse,
+    ) -> Result<Vec<f32>> {
+        let encoder = match self.encoder.take() {
+            Some(encoder) => encoder,
+            None => self.model.vae_encoder()?,
+        };
+        let shape = Shape::new(1, height, width, self.config.image_channels);
+        let to = Some((2 * height, 2 * width));
+        let mean = encode_raw(self.model.gpu, &encoder, image, shape, to, pulse);
+        self.encoder = Some(encoder);
+        let VaeConfig { scaling, shift, .. } = self.config;
+        Ok(mean?.into_iter().map(|v| (v - shift) * scaling).collect())
+    }
+}

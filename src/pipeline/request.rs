@@ -1,0 +1,93 @@
+//! What a picture is asked for with.
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::scalediff::CascadeOptions;
+use crate::weights::ModelFiles;
+
+/// A request: plain data. Fields that are `None` take the model's default ([`Defaults`]).
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    pub prompt: String,
+    /// `None`: none (zero embeddings where the model says so), which differs from "".
+    pub negative_prompt: Option<String>,
+    /// Pixels of the final picture, 1 to 16384.
+    pub width: Option<u32>,
+    pub height: Option<u32>,
+    /// Sampler steps of the first stage, 1 to 1000.
+    pub steps: Option<usize>,
+    /// Guidance scale; at most 1 means no guidance.
+    pub cfg_scale: Option<f32>,
+    pub seed: u64,
+    /// Doublings after the first stage. Default: what the size calls for.
+    pub stages: Option<u32>,
+    /// Share of the steps that later stages run, above 0 and at most 1.
+    pub restart_ratio: Option<f64>,
+    /// Side of the low band as a share of the latents' side, above 0 and at most 1.
+    pub scale_factor: Option<f64>,
+    /// Neighborhood patches in the later stages; `false`: attention over the whole picture.
+    pub full_attention: bool,
+    pub no_frequency_mixing: bool,
+    pub no_structure_guidance: bool,
+}
+
+/// A model's default settings: the paper's, or what its `scalediff.json` says.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Defaults {
+    pub width: Option<u32>,
+    pub height: Option<u32>,
+    pub steps: usize,
+    pub cfg_scale: f32,
+    pub restart_ratio: f64,
+    pub scale_factor: f64,
+}
+
+/// Doublings by default, as in the paper: 1024 to 4096.
+pub(super) const DEFAULT_STAGES: u32 = 2;
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self {
+            width: None,
+            height: None,
+            steps: 50,
+            cfg_scale: 7.5,
+            restart_ratio: 0.4,
+            scale_factor: 0.125,
+        }
+    }
+}
+
+impl Defaults {
+    /// Those of a model folder.
+    pub fn of(files: &ModelFiles) -> Result<Self> {
+        if files.exists("scalediff.json") {
+            files.read_json("scalediff.json")
+        } else {
+            Ok(Self::default())
+        }
+    }
+
+    /// The cascade's options for a request.
+    pub fn options(&self, request: &Request) -> CascadeOptions {
+        CascadeOptions {
+            steps: request.steps.unwrap_or(self.steps),
+            restart_ratio: request.restart_ratio.unwrap_or(self.restart_ratio),
+            scale_factor: request.scale_factor.unwrap_or(self.scale_factor),
+            patches: !request.full_attention,
+            frequency_mixing: !request.no_frequency_mixing,
+            structure_guidance: !request.no_structure_guidance,
+        }
+    }
+
+    /// The guidance scale for a request.
+    pub fn cfg_scale(&self, request: &Request) -> Result<f32> {
+        let scale = request.cfg_scale.unwrap_or(self.cfg_scale);
+        if !(0.0..=1000.0).contains(&scale) {
+            return Err(Error::usage(format!("guidance scale {scale} lies outside 0 to 1000")));
+        }
+        Ok(scale)
+    }
+}

@@ -1,0 +1,69 @@
+//! The two seams between the method and the models.
+
+use crate::error::Result;
+use crate::gpu::Slabs;
+use crate::graph::{Graph, Pulse};
+use crate::sampling::Schedule;
+use crate::tensor::Tensor;
+
+/// How self-attention sees the picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attention {
+    /// The whole grid.
+    Full,
+    /// Neighborhood patches, with windows as large as the base grid (in latents, at the finest level).
+    Patches { base_height: u32, base_width: u32 },
+}
+
+/// What [`Denoiser::predict`] recorded.
+pub struct Prediction {
+    /// The model's output, items as in the input.
+    pub output: Tensor,
+    /// Inputs whose values change with the step, in the order of [`Denoiser::step_values`].
+    pub step: Vec<Tensor>,
+    /// Inputs to write once.
+    pub fixed: Vec<(Tensor, Vec<f32>)>,
+}
+
+/// A model that predicts, with its conditioning inside.
+pub trait Denoiser {
+    /// Channels of the latents.
+    fn latent_channels(&self) -> u32;
+    /// Branches of one prediction: 2 under classifier-free guidance (negative first), else 1.
+    fn branches(&self) -> u32;
+    /// Guidance scale between the branches.
+    fn guidance(&self) -> f32;
+    /// Element type that the model takes its input in.
+    fn input_dtype(&self) -> crate::tensor::DType;
+    /// Sigmas, timesteps and parameterisation for a number of steps.
+    fn schedule(&self, steps: usize) -> Result<Schedule>;
+    /// Records one prediction for `input [branches, h, w, latent_channels]`.
+    fn predict(&self, g: &mut Graph, input: Tensor, attention: Attention) -> Result<Prediction>;
+    /// Values of [`Prediction::step`] at a timestep.
+    fn step_values(&self, timestep: f32) -> Vec<Vec<f32>>;
+    /// The weights of what `predict` records.
+    fn slabs(&self) -> &Slabs;
+}
+
+/// An autoencoder between pictures `[1, H, W, 3]` in about -1…1 and latents `[1, h, w, c]` in the
+/// model's scaled space, both channels last.
+pub trait Codec {
+    /// Pixels per latent along each axis.
+    fn factor(&self) -> u32;
+    /// Latents to a picture of `factor` times their size; neither clamped nor rounded.
+    fn decode(
+        &mut self,
+        latents: &[f32],
+        height: u32,
+        width: u32,
+        pulse: Pulse,
+    ) -> Result<Vec<f32>>;
+    /// A picture, doubled by bicubic interpolation, to latents.
+    fn encode_doubled(
+        &mut self,
+        image: &[f32],
+        height: u32,
+        width: u32,
+        pulse: Pulse,
+    ) -> Result<Vec<f32>>;
+}

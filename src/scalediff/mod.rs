@@ -1,0 +1,16 @@
+//! ScaleDiff (NeurIPS 2025): the cascade from the training size upwards.
+//!
+//! Nothing here knows which family of model it drives: a [`Denoiser`] predicts, a [`Codec`] turns
+//! latents into pixels and back.
+
+mod cascade;
+mod denoiser;
+mod filters;
+mod sampler;
+mod size;
+
+pub use cascade::{Cascade, CascadeOptions, Event, Observer, StageResult};
+pub use denoiser::{Attention, Codec, Denoiser, Prediction};
+pub use filters::{LowPass, antialiased_taps, bicubic_taps, upsample_bicubic};
+pub use sampler::{Coefficients, Latents};
+pub use size::SizePlan;
