@@ -1,4 +1,62 @@
-//! scalediff
+//! Training-free high-resolution image generation on any GPU.
+//!
+//! `scalediff` runs a text-to-image diffusion model far above the size it was trained at, with the
+//! method of *ScaleDiff* (NeurIPS 2025, arXiv 2510.25818), on wgpu (Vulkan, Metal, DX12) with every
+//! kernel hand-written in WGSL. This page is the map; each module's own page goes on from here.
+//!
+//! # What happens to a prompt
+//!
+//! 1. [`pipeline`] opens a model folder ([`weights`]), tokenizes the prompt and runs the text
+//!    encoders ([`models::text`]).
+//! 2. [`scalediff::Cascade`] makes a picture at the base size, then doubles it as often as asked:
+//!    latents and decoded picture are both enlarged, mixed (*latent frequency mixing*), re-noised, and
+//!    denoised again with *neighborhood patch attention* while each step's clean prediction keeps the
+//!    reference's low band (*structure guidance*).
+//! 3. Every network pass is **recorded, planned, replayed**: a model's `forward` records ops on
+//!    [`tensor::Tensor`] handles into a [`graph::Graph`]; [`graph::Plan`] finds lifetimes, shares
+//!    buffers, cuts what exceeds a limit and builds bind groups once; a denoising step replays it.
+//!
+//! # Layers
+//!
+//! Each may use those before it, never those after; `tests/layers.rs` holds this.
+//!
+//! | layer | job |
+//! |---|---|
+//! | [`error`], [`tensor`] | the one error type; shapes, element types, handles |
+//! | [`shader`] | the WGSL files, and the composer that joins a kernel with what its variant picks |
+//! | [`gpu`] | devices, their facts ([`gpu::Caps`]), pipelines, transfers |
+//! | [`graph`] | record → plan → replay |
+//! | [`kernels`] | one module per kernel: parameters, choice of variant, recording |
+//! | [`mod@reference`] | the same kernels as plain loops, for tests and benches |
+//! | [`weights`] | checkpoints: files, tensors, their way to the device |
+//! | [`nn`], [`models`] | layers; networks that read like their papers |
+//! | [`sampling`], [`scalediff`] | schedules and noise; the method, which knows no model family |
+//! | [`pipeline`] | from a request to a picture |
+//! | [`verify`], [`cli`] | recorded cases; the command line |
+//!
+//! # What holds everywhere
+//!
+//! * **One layout.** Activations are `[batch, height, width, channels]`, channels last: tokens are
+//!   pixels without a transpose, and rows of a picture are contiguous. Rows are padded to whole
+//!   vec4s with zeros.
+//! * **Everything can be cut.** An op is cut by output rows (and columns, for weights) so that each
+//!   binding fits the device; attention takes its keys in segments. A launch is a range of workgroup
+//!   numbers, so it is also cut into short submissions; sums are never reordered by a cut.
+//! * **Capabilities are facts.** A kernel's `choose` is a pure function of [`gpu::Caps`] and the
+//!   problem. No subgroup size is assumed. A forced tier makes one machine test what others run.
+//! * **f16 is storage.** Arithmetic, softmax and statistics are f32.
+//! * **Only** `gpu` and `graph::plan` name wgpu, only `weights` opens checkpoints, only `cli` prints,
+//!   and WGSL stands only under `shaders/`.
+//!
+//! # Adding a kernel
+//!
+//! One name, five places: `shaders/<family>/<name>.wgsl` (listed in `src/shader/sources.rs`),
+//! `src/kernels/<name>.rs`, `src/reference/<name>.rs`, a row in `tests/kernels.rs`, a row in
+//! `benches/kernels.rs`.
+
+pub mod cli;
+#[cfg(feature = "embedded")]
+pub mod embedded;
 pub mod error;
 pub mod gpu;
 pub mod graph;
@@ -6,6 +64,7 @@ pub mod kernels;
 pub mod models;
 pub mod nn;
 pub mod pipeline;
+pub mod reference;
 pub mod sampling;
 pub mod scalediff;
 pub mod shader;

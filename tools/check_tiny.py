@@ -72,7 +72,7 @@ def double(x):
 
 class Sampler:
     def __init__(self, folder, **changes):
-        self.pipe = StableDiffusionXLPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+        self.pipe = StableDiffusionXLPipeline.from_pretrained(folder, dtype=torch.float32)
         self.set = {**json.loads((Path(folder) / "scalediff.json").read_text()), **{k: v for k, v in changes.items() if v is not None}}
         self.base = self.pipe.unet.config.sample_size
         self.scale = self.pipe.vae.config.scaling_factor
@@ -162,7 +162,7 @@ def main():
             answers = judge.answer(pictures)
             check_world.report(f"stage {stage}, own prompt", answers, prompts)
             check_world.report(f"stage {stage}, other prompt", answers, check_world.other_prompts(prompts))
-        across = max(1, 1280 // pictures[0].shape[1])
+        across = min(len(pictures), max(2, 1280 // pictures[0].shape[1]))
         rows = [np.concatenate(pictures[i : i + across], 1) for i in range(0, len(pictures) - across + 1, across)][:8]
         Image.fromarray(np.concatenate(rows)).save(a.out / f"sheet-{stage}.png")
 

@@ -86,7 +86,7 @@ def draw_one(index):
     rng = np.random.default_rng([SEED, index])
     scenes = world.all_scenes()
     scene = world.Scene(*scenes[rng.integers(len(scenes))], int(rng.integers(1 << 30)))
-    return np.asarray(shrink(scene.draw(int(rng.choice([64, 96, 128]))))), scene.prompt
+    return np.asarray(shrink(scene.draw(int(rng.choice([48, 64, 96]))))), scene.prompt
 
 
 def disturb(x):
@@ -100,9 +100,9 @@ def disturb(x):
     return x + 0.12 * torch.rand(n, 1, 1, 1) * torch.randn_like(x)
 
 
-def train(count=3000, epochs=30):
+def train(count=2000, epochs=24):
     torch.manual_seed(SEED)
-    with Pool() as pool:
+    with Pool(2) as pool:
         drawn = pool.map(draw_one, range(count), chunksize=50)
     x = to_tensor(np.stack([d[0] for d in drawn]))
     y = {k: torch.tensor([ANSWERS[k].index(wanted(p)[k]) for _, p in drawn]) for k in ANSWERS}
@@ -126,17 +126,20 @@ def train(count=3000, epochs=30):
 
 
 def other_prompts(prompts):
-    """A prompt of another picture, always a different one, for every picture.
+    """A random prompt of another picture for every picture, never an equal one.
 
-    Sorted and rotated by the largest group of equal prompts, no prompt can meet itself.
+    By chance a different prompt still shares about a third of the skies and grounds
+    and a sixth of the colours, and all three in about one case of fifty.
     """
-    order = sorted(range(len(prompts)), key=lambda i: prompts[i])
-    turn = max(prompts.count(p) for p in set(prompts))
-    # A large turn: neighbours in the order share their colour.
-    turn = max(turn, len(prompts) // 2)
-    other = [None] * len(prompts)
-    for place, i in enumerate(order):
-        other[i] = prompts[order[(place + turn) % len(order)]]
+    if len(set(prompts)) < 2:
+        raise ValueError("other prompts need at least two different prompts")
+    rng = np.random.default_rng(SEED)
+    other = [prompts[i] for i in rng.permutation(len(prompts))]
+    for i, prompt in enumerate(prompts):
+        while other[i] == prompt:
+            k = int(rng.integers(len(prompts)))
+            if prompts[k] != other[i] and other[k] != prompt:
+                other[i], other[k] = other[k], other[i]
     return other
 
 
@@ -154,11 +157,11 @@ def report(name, answers, prompts):
     return rates, right
 
 
-def test(count=600):
+def test(count=400):
     """Held-out pictures, as drawn and disturbed, with their own and with other prompts."""
     torch.manual_seed(SEED + 1)
     judge = load()
-    with Pool() as pool:
+    with Pool(2) as pool:
         drawn = pool.map(draw_one, range(10**6, 10**6 + count), chunksize=50)
     prompts = [p for _, p in drawn]
     pictures = np.stack([d[0] for d in drawn])

@@ -2,6 +2,7 @@
 
     python tools/train_tiny_sdxl.py WORK pictures     draw the data set
     python tools/train_tiny_sdxl.py WORK vae          train the autoencoder
+    python tools/train_tiny_sdxl.py WORK decoder      train the decoder further, beside the U-Net
     python tools/train_tiny_sdxl.py WORK unet         train the U-Net and the text encoders
     python tools/train_tiny_sdxl.py WORK export DIR   write a diffusers folder in f16
     python tools/train_tiny_sdxl.py WORK flops        count parameters and operations
@@ -158,38 +159,42 @@ def slopes(x):
 
 
 def vae_loss(out, x):
-    """Difference, difference of slopes (edges), of local contrast, of patch colour.
+    """Squared difference, plus difference, of slopes (edges) and of local contrast.
 
-    The contrast compares the mean slope of small patches: it asks for texture of
-    the right strength even where its exact place is lost in the latents. The patch
-    colour, squared, makes the latents learn colours early on.
+    The square teaches colours, the others sharpness. The contrast compares the mean
+    slope of small patches: it asks for texture of the right strength even where its
+    exact place is lost in the latents.
     """
-    patch = (F.avg_pool2d(out, 8) - F.avg_pool2d(x, 8)).pow(2).mean()
     flat = (out - x).abs().mean()
     edge = contrast = 0
     for a, b in zip(slopes(out), slopes(x)):
         edge = edge + (a - b).abs().mean()
         contrast = contrast + (F.avg_pool2d(a.abs(), 6, 3) - F.avg_pool2d(b.abs(), 6, 3)).abs().mean()
-    return flat + edge + contrast + 2 * patch, flat, contrast
+    return 2 * (out - x).pow(2).mean() + 0.5 * (flat + edge + contrast), flat, contrast
 
 
-def train_vae(work, minutes):
+def train_vae(work, minutes, decoder_only=False):
+    """First the whole autoencoder; then, the latents being settled, the decoder alone.
+
+    The second part can run while the U-Net trains.
+    """
     torch.manual_seed(SEED)
-    vae = tiny_sdxl.new_vae().to(memory_format=torch.channels_last).train()
-    run = Run(vae, work / "vae.pt", minutes, 2.5e-3, average=0.995)
-    rng = np.random.default_rng([SEED, run.steps])
-    data, known = None, 0
+    vae = tiny_sdxl.start_with_colours(tiny_sdxl.new_vae()).to(memory_format=torch.channels_last).train()
+    part, path = vae, work / "vae.pt"
+    if decoder_only:
+        use_mean(vae, path)
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
+        part, path = torch.nn.ModuleList([vae.post_quant_conv, vae.decoder]), work / "decoder.pt"
+    run = Run(part, path, minutes, 1.2e-3, average=0.995)
+    rng = np.random.default_rng([SEED, decoder_only, run.steps])
+    data = load_pictures(work)["rgb"]
     going = True
     while going:
-        # The first chunks are enough to begin with; take up the others as they come.
-        files = len(list(work.glob("pictures-???.npz")))
-        if files != known and (data is None or run.steps % 500 == 0):
-            data, known = load_pictures(work)["rgb"], files
         # Now and then a larger crop: the middle attention has to bear more tokens.
         size, batch = (64, 4) if run.steps % 8 else (128, 1)
-        pick = rng.integers(len(data), size=batch)
         crops = []
-        for i in pick:
+        for i in rng.integers(len(data), size=batch):
             y, x = rng.integers(0, 129 - size, size=2)
             crop = data[i, y : y + size, x : x + size]
             crops.append(crop[:, ::-1] if rng.random() < 0.5 else crop)
@@ -230,8 +235,15 @@ def train_unet(work, minutes):
     data = latents(work)
     z, number = torch.from_numpy(data["z"]), torch.from_numpy(data["number"])
     whole, zoomed = (torch.from_numpy(np.flatnonzero(m)) for m in (data["zoom"] == 1, data["zoom"] > 1))
-    tiny = tiny_sdxl.TinySdxl().to(memory_format=torch.channels_last).train()
-    run = Run(tiny, work / "unet.pt", minutes, 1.5e-3, average=0.995)
+    tiny = tiny_sdxl.TinySdxl()
+    # Branches that add nothing at first: learning starts from a plain stream.
+    for m in tiny.unet.modules():
+        for last in ("conv2", "proj_out"):
+            if hasattr(m, last):
+                torch.nn.init.zeros_(getattr(m, last).weight)
+    torch.nn.init.zeros_(tiny.unet.conv_out.weight)
+    tiny = tiny.to(memory_format=torch.channels_last).train()
+    run = Run(tiny, work / "unet.pt", minutes, 1.2e-3, average=0.996)
     torch.manual_seed(SEED + run.steps)
     a, s = signal()
     # Signal-to-noise weight, which keeps the easy low noise levels from dominating.
@@ -241,8 +253,8 @@ def train_unet(work, minutes):
         # Whole pictures at every noise level. Windows of enlarged pictures only where
         # the upscaling stages work, which restart at t = 351; the size conditioning is
         # the same for both because it is the same at run time.
-        pick = torch.cat([whole[torch.randint(len(whole), (16,))], zoomed[torch.randint(len(zoomed), (8,))]])
-        t = torch.cat([torch.randint(1000, (16,)), torch.randint(420, (8,))])
+        pick = torch.cat([whole[torch.randint(len(whole), (12,))], zoomed[torch.randint(len(zoomed), (6,))]])
+        t = torch.cat([torch.randint(1000, (12,)), torch.randint(420, (6,))])
         x0, caption = z[pick], number[pick].clone()
         # Guidance needs a model of pictures without a caption too.
         caption[torch.rand(len(pick)) < 0.12] = -1
@@ -250,7 +262,7 @@ def train_unet(work, minutes):
         x = a[t, None, None, None] * x0 + s[t, None, None, None] * noise
         out = tiny(x.contiguous(memory_format=torch.channels_last), t, *tiny.captions(caption))
         each = (out - noise).pow(2).mean((1, 2, 3))
-        going = run.step((weight[t] * each).mean(), whole=each[:16].mean().detach(), zoomed=each[16:].mean().detach())
+        going = run.step((weight[t] * each).mean(), whole=each[:12].mean().detach(), zoomed=each[12:].mean().detach())
 
 
 def export(work, folder):
@@ -258,7 +270,8 @@ def export(work, folder):
     torch.manual_seed(SEED)
     vae, tiny = tiny_sdxl.new_vae(), tiny_sdxl.TinySdxl()
     notes = {"made_by": "tools/train_tiny_sdxl.py", "seed": SEED}
-    for model, name in ((vae, "vae"), (tiny, "unet")):
+    decoder = torch.nn.ModuleList([vae.post_quant_conv, vae.decoder])
+    for model, name in ((vae, "vae"), (decoder, "decoder"), (tiny, "unet")):
         if (work / f"{name}.pt").exists():
             use_mean(model, work / f"{name}.pt")
             notes[f"{name}_steps"] = torch.load(work / f"{name}.pt", weights_only=True)["steps"]
@@ -272,7 +285,7 @@ def export(work, folder):
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("work", type=Path)
-    p.add_argument("command", choices=("pictures", "vae", "unet", "export", "flops"))
+    p.add_argument("command", choices=("pictures", "vae", "decoder", "unet", "export", "flops"))
     p.add_argument("dir", type=Path, nargs="?")
     p.add_argument("--minutes", type=float)
     p.add_argument("--chunks", type=int, default=18, help=f"data set size in units of {CHUNK} pictures")
@@ -281,7 +294,9 @@ def main():
     if a.command == "pictures":
         pictures(a.work, a.chunks)
     elif a.command == "vae":
-        train_vae(a.work, a.minutes or 28)
+        train_vae(a.work, a.minutes or 12)
+    elif a.command == "decoder":
+        train_vae(a.work, a.minutes or 30, decoder_only=True)
     elif a.command == "unet":
         train_unet(a.work, a.minutes or 45)
     elif a.command == "export":

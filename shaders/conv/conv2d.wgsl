@@ -32,7 +32,9 @@ const TAPS: u32 = SIZE * SIZE;
 #import epilogue
 #import join
 
+// A row of the implicit matrix: an output position, as the input position under its first tap.
 struct ARow { item: u32, y: i32, x: i32 }
+const OUTSIDE: u32 = 0xffffffffu;
 fn a_begin(row: u32) -> ARow {
     let r = params.row0 + row;
     let stride = i32(params.stride_pad & 0xffffu);
@@ -40,20 +42,29 @@ fn a_begin(row: u32) -> ARow {
     let at = r % params.rows_per_item;
     return ARow(r / params.rows_per_item, i32(at / params.out_w) * stride - pad, i32(at % params.out_w) * stride - pad);
 }
-fn a_load(a: ARow, tap: u32, c: u32) -> vec4<f32> {
+// The input row under a tap, or OUTSIDE in the padding.
+fn a_tap(a: ARow, tap: u32) -> u32 {
     var iy = a.y + i32(tap / SIZE);
     var ix = a.x + i32(tap % SIZE);
-    var h = i32(params.in_h);
-    var w = i32(params.in_w);
-    if (DOUBLED) { h = 2 * h; w = 2 * w; }
-    if (iy < 0 || ix < 0 || iy >= h || ix >= w) { return vec4<f32>(0.0); }
-    if (DOUBLED) { iy = iy / 2; ix = ix / 2; }
+    var inside = iy >= 0 && ix >= 0 && iy < i32(params.in_h) && ix < i32(params.in_w);
+    if (DOUBLED) {
+        // The doubled picture may be cropped by one: beyond the crop lies padding, not the rest of it.
+        inside = iy >= 0 && ix >= 0 && iy < i32(params.rows_per_item / params.out_w) && ix < i32(params.out_w);
+        iy = iy >> 1u;
+        ix = ix >> 1u;
+    }
     let row = (a.item * params.in_h + u32(iy)) * params.in_w + u32(ix);
-    return load_joined(row, c);
+    return select(OUTSIDE, row, inside);
+}
+fn a_load(row: u32, c: u32) -> vec4<f32> {
+    // In the padding some row that both inputs hold is read and dropped: cheaper than a branch.
+    let inside = row != OUTSIDE;
+    let v = load_joined(select(max(params.x_row0, params.x2_row0), row, inside), c);
+    return select(vec4(0.0), v, inside);
 }
 #import mma
 
 @compute @workgroup_size(WG)
 fn main(@builtin(local_invocation_index) lid: u32, @builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>) {
-    gemm(group_index(wid, nwg) * WG + lid);
+    gemm(group_index(wid, nwg), lid);
 }

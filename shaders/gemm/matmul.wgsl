@@ -23,10 +23,11 @@ const TAPS: u32 = 1u;
 
 struct ARow { base: u32 }
 fn a_begin(row: u32) -> ARow { return ARow(row * params.c4); }
-fn a_load(a: ARow, tap: u32, c: u32) -> vec4<f32> { return load_x(a.base + c); }
+fn a_tap(a: ARow, tap: u32) -> u32 { return a.base; }
+fn a_load(base: u32, c: u32) -> vec4<f32> { return load_x(base + c); }
 #import mma
 
 @compute @workgroup_size(WG)
 fn main(@builtin(local_invocation_index) lid: u32, @builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>) {
-    gemm(group_index(wid, nwg) * WG + lid);
+    gemm(group_index(wid, nwg), lid);
 }

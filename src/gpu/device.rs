@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::caps::{Caps, DeviceClass, Limits, Tier};
 use super::memory::Governor;
 use super::pipeline::Pipeline;
+use super::profile::Profile;
 use crate::error::{Error, ErrorKind, Result};
 use crate::shader::{Access, KernelSpec, Variant};
 
@@ -21,6 +22,8 @@ pub struct GpuOptions {
     pub limits: Option<String>,
     /// Keep bounds checks and loop bounds in the shaders: slower, for bug reports and tests.
     pub shader_checks: bool,
+    /// Time every kernel, waiting for each: see [`Gpu::profile_report`].
+    pub profile: bool,
 }
 
 /// What is known of an adapter before it is opened.
@@ -43,6 +46,7 @@ pub struct Gpu {
     /// Bound in place of an absent operand.
     pub(crate) zeros: wgpu::Buffer,
     pub(crate) governor: Governor,
+    pub(crate) profile: Option<Mutex<Profile>>,
     failure: Arc<Mutex<Option<Error>>>,
 }
 
@@ -200,6 +204,8 @@ impl Gpu {
                     .with_hint(format!("its tiers are: {}", tiers.join(", "))));
             }
             facts.caps = facts.caps.clamped(tier);
+            // A forced tier runs the kernels that GPUs run: that is what it is forced for.
+            facts.caps.class = DeviceClass::Discrete;
         }
         if let Some(limits) = &options.limits {
             facts.caps.limits = facts.caps.limits.lowered_to(limits)?;
@@ -245,6 +251,7 @@ impl Gpu {
             layouts: Mutex::default(),
             zeros,
             governor,
+            profile: options.profile.then(Mutex::default),
             failure,
         })
     }
@@ -252,6 +259,11 @@ impl Gpu {
     /// The device's facts, lowered to what the options allow.
     pub fn caps(&self) -> &Caps {
         &self.facts.caps
+    }
+
+    /// Time per kernel since the device was opened, when it was opened with `profile`.
+    pub fn profile_report(&self) -> Option<String> {
+        self.profile.as_ref().map(|p| lock(p).to_string())
     }
 
     /// Name, backend and driver.
@@ -329,6 +341,6 @@ impl Gpu {
 }
 
 /// A poisoned lock only means that another thread panicked; the data are replaced whole, never half.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,9 +7,12 @@ mod caps;
 mod device;
 mod memory;
 mod pipeline;
+mod profile;
 mod transfer;
 
 pub use caps::{Caps, DeviceClass, Limits, Tier};
+pub(crate) use device::lock;
 pub use device::{AdapterFacts, Gpu, GpuOptions, list_adapters};
 pub use memory::Slabs;
 pub use pipeline::Pipeline;
+pub use profile::Profile;

@@ -6,12 +6,12 @@
 
 mod liveness;
 mod plan;
-mod profile;
+#[doc(hidden)]
+pub mod probe;
 mod record;
 mod split;
 
 pub use liveness::{Lifetime, assign};
 pub use plan::{Plan, Pulse};
-pub use profile::Profile;
 pub use record::{Graph, Launch, Op, OpBuilder, Operand, Origin, WeightRef, Window};
 pub use split::{Chunk, split};

@@ -4,11 +4,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::liveness::{Lifetime, assign};
-use super::profile::Profile;
 use super::record::{Graph, Op, Origin};
 use super::split::split;
 use crate::error::{Error, Result};
-use crate::gpu::{Gpu, Pipeline, Slabs};
+use crate::gpu::{Gpu, Pipeline, Profile, Slabs, lock};
 use crate::tensor::{DType, Tensor};
 
 /// Called between submissions with the finished share of the replay, 0 to 1; an error stops it.
@@ -107,7 +106,7 @@ impl Plan {
         Ok(())
     }
 
-    fn place(&self, tensor: Tensor) -> Result<&(wgpu::Buffer, u64)> {
+    pub(super) fn place(&self, tensor: Tensor) -> Result<&(wgpu::Buffer, u64)> {
         self.places
             .get(tensor.id as usize)
             .and_then(Option::as_ref)
@@ -119,6 +118,10 @@ impl Plan {
     /// Work goes to the device in submissions of about [`SUBMIT_SECONDS`], measured as it runs, with
     /// two in flight, so that the device never waits for the host and `pulse` can stop it.
     pub fn run(&self, gpu: &Gpu, pulse: Pulse) -> Result<()> {
+        if let Some(profile) = &gpu.profile {
+            self.run_profiled(gpu, &mut lock(profile))?;
+            return pulse(1.0);
+        }
         let mut in_flight: Vec<(wgpu::SubmissionIndex, f64)> = Vec::new();
         let mut finished = 0.0;
         let mut last_end = Instant::now();
@@ -159,7 +162,7 @@ impl Plan {
     }
 
     /// Replays the plan step by step, waiting after each, and adds the times to `profile`.
-    pub fn run_profiled(&self, gpu: &Gpu, profile: &mut Profile) -> Result<()> {
+    fn run_profiled(&self, gpu: &Gpu, profile: &mut Profile) -> Result<()> {
         for step in &self.steps {
             let start = Instant::now();
             let mut batch = Batch::new(gpu);

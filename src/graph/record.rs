@@ -63,6 +63,16 @@ impl Launch {
     pub fn new<P: NoUninit>(params: &P, groups: u32) -> Self {
         Self { params: bytes_of(params).to_vec(), groups }
     }
+
+    /// The bytes of the parameters.
+    pub fn params(&self) -> &[u8] {
+        &self.params
+    }
+
+    /// Workgroups.
+    pub fn groups(&self) -> u32 {
+        self.groups
+    }
 }
 
 /// Makes the launch of one chunk.

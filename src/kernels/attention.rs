@@ -170,8 +170,7 @@ pub fn tiling(caps: &Caps, p: &Problem) -> Tiling {
     if vectors && d4 <= 32 {
         // Unrolled code and the vectors kept per lane grow with d4 times the queries per lane.
         let most = match d4 {
-            0..=4 => 16,
-            5..=8 => 8,
+            0..=8 => 8,
             9..=16 => 4,
             _ => 2,
         };

@@ -2,6 +2,7 @@
 
 use bytemuck::NoUninit;
 
+use super::engine::Engine;
 use super::matmul::{Epilogue, choose_tail};
 use crate::error::Result;
 use crate::gpu::Caps;
@@ -66,16 +67,21 @@ pub struct Params {
     pub stride_pad: u32,
 }
 
-/// Variant of `conv2d`.
+fn engine(caps: &Caps, x: Tensor, n: u32, geometry: Geometry) -> Engine {
+    Engine::choose(caps, x.shape.batch * geometry.out_h * geometry.out_w, n, false)
+}
+
+/// Variant of `conv2d` to `n` channels.
 pub fn choose(
     caps: &Caps,
     x: Tensor,
     x2: Option<Tensor>,
     weight: DType,
+    n: u32,
     geometry: Geometry,
     e: &Epilogue,
 ) -> Variant {
-    choose_tail(caps, weight, e)
+    choose_tail(caps, weight, e, engine(caps, x, n, geometry))
         .num("SIZE", geometry.size)
         .flag("DOUBLED", geometry.doubled)
         .flag("HAS_X2", x2.is_some())
@@ -119,7 +125,8 @@ pub fn record(
             row(first, 0) * in_w..(row(last, size - 1) + 1) * in_w
         }))
     };
-    let variant = choose(g.caps(), x, x2, weight.dtype, geometry, &e);
+    let engine = engine(g.caps(), x, n, geometry);
+    let variant = choose(g.caps(), x, x2, weight.dtype, n, geometry, &e);
     let taps = u64::from(size * size);
     g.op(&SPEC, variant)
         .read(x, window())
@@ -151,7 +158,7 @@ pub fn record(
                 out_w,
                 stride_pad: stride | pad << 16,
             };
-            Launch::new(&params, (rows.div_ceil(4) * cols.div_ceil(4)).div_ceil(64))
+            Launch::new(&params, engine.groups(rows, cols))
         });
     Ok(y)
 }

@@ -79,9 +79,11 @@ pub struct GroupNorm {
     pub silu: bool,
 }
 
-/// Rows of one chunk: at most about a thousand chunks per item, and none shorter than 32 rows.
-pub fn rows_per_chunk(rows_per_item: u32) -> u32 {
-    rows_per_item.div_ceil(1024).clamp(32, 4096).min(rows_per_item.max(1))
+/// Rows of one chunk: at most about a thousand chunks per item and none shorter than 32 rows, but so
+/// few that 64 chunks, the least that a launch binds, stay below 64 MiB.
+pub fn rows_per_chunk(rows_per_item: u32, channels: u32) -> u32 {
+    let most = ((1 << 18) / channels.max(1)).clamp(32, 4096);
+    rows_per_item.div_ceil(1024).clamp(32, most).min(rows_per_item.max(1))
 }
 
 /// Variant of the two kernels that read `x` and `x2`.
@@ -132,7 +134,7 @@ pub fn record(
         );
     }
     let rows_per_item = x.shape.rows_per_item();
-    let rows_per_chunk = rows_per_chunk(rows_per_item);
+    let rows_per_chunk = rows_per_chunk(rows_per_item, channels);
     let chunks_per_item = rows_per_item.div_ceil(rows_per_chunk);
     let items = x.shape.batch;
     let chunks = items * chunks_per_item;

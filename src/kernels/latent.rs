@@ -213,10 +213,34 @@ pub fn resample(
     let y = g.tensor(shape, DType::F32);
     check_lanes(g, y)?;
     let (input, c4) = (x.shape, x.shape.stride4());
+    // Input rows under a range of output rows; taps lie around an output's centre, along the height.
+    let input_line = move |row: u32, last: bool| {
+        let (item, y) = (row / shape.rows_per_item(), row / shape.width % shape.height);
+        let line = match axis {
+            Axis::Width => y + u32::from(last),
+            Axis::Height => {
+                let centre =
+                    (2 * u64::from(y) + 1) * u64::from(input.height) / (2 * u64::from(out));
+                let centre = centre as u32;
+                if last {
+                    (centre + tap_count + 1).min(input.height)
+                } else {
+                    centre.saturating_sub(tap_count)
+                }
+            }
+        };
+        item * input.height + line
+    };
+    let window = move || {
+        Window::Map(Box::new(move |rows| {
+            let (first, last) = (rows.start, rows.end.max(1) - 1);
+            input_line(first, false) * input.width..input_line(last, true) * input.width
+        }))
+    };
     let variant = choose_resample(g.caps(), axis, extras);
     g.op(&RESAMPLE, variant)
-        .read(x, Window::Whole)
-        .read_opt(extras.minus, Window::Whole)
+        .read(x, window())
+        .read_opt(extras.minus, window())
         .read_opt(extras.base, Window::Rows)
         .read(table, Window::Whole)
         .write(y, Window::Rows)

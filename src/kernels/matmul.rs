@@ -2,6 +2,7 @@
 
 use bytemuck::NoUninit;
 
+use super::engine::Engine;
 use crate::error::Result;
 use crate::gpu::Caps;
 use crate::graph::{Graph, Launch, Window};
@@ -65,7 +66,7 @@ pub struct Params {
 }
 
 /// The part of a variant that belongs to the epilogue and the engine.
-pub(super) fn choose_tail(caps: &Caps, weight: DType, e: &Epilogue) -> Variant {
+pub(super) fn choose_tail(caps: &Caps, weight: DType, e: &Epilogue, engine: Engine) -> Variant {
     let f32 = caps.elem(DType::F32);
     let activation = match e.activation {
         Activation::None | Activation::Geglu => 0,
@@ -74,14 +75,13 @@ pub(super) fn choose_tail(caps: &Caps, weight: DType, e: &Epilogue) -> Variant {
         Activation::GeluTanh => 3,
         Activation::QuickGelu => 4,
     };
-    Variant::new()
-        .num("WG", 64)
+    engine
+        .apply(Variant::new())
         .num("ACTIVATION", activation)
         .flag("GATED", e.activation == Activation::Geglu)
         .flag("HAS_BIAS", e.bias.is_some())
         .flag("HAS_VECTOR", e.row_vector.is_some())
         .flag("HAS_RES", e.residual.is_some())
-        .slot("mma", "direct")
         .elem("w", caps.elem(weight))
         .elem("bias", f32)
         .elem("vector", f32)
@@ -89,9 +89,13 @@ pub(super) fn choose_tail(caps: &Caps, weight: DType, e: &Epilogue) -> Variant {
         .elem("y", caps.elem(e.out))
 }
 
-/// Variant of `matmul`.
-pub fn choose(caps: &Caps, x: DType, weight: DType, e: &Epilogue) -> Variant {
-    choose_tail(caps, weight, e).elem("x", caps.elem(x))
+fn engine(caps: &Caps, x: Tensor, n: u32, e: &Epilogue) -> Engine {
+    Engine::choose(caps, x.shape.rows(), n, e.activation == Activation::Geglu)
+}
+
+/// Variant of `matmul` for `n` output columns.
+pub fn choose(caps: &Caps, x: Tensor, weight: DType, n: u32, e: &Epilogue) -> Variant {
+    choose_tail(caps, weight, e, engine(caps, x, n, e)).elem("x", caps.elem(x.dtype))
 }
 
 /// Records `[rows, k] · [n, k]ᵀ`; `n` is the number of output columns.
@@ -100,7 +104,8 @@ pub fn record(g: &mut Graph, x: Tensor, weight: Tensor, n: u32, e: Epilogue) -> 
     let times = if e.activation == Activation::Geglu { 2 } else { 1 };
     let (c4, n4) = (x.shape.stride4(), n.div_ceil(4));
     let rows_per_item = x.shape.rows_per_item();
-    let variant = choose(g.caps(), x.dtype, weight.dtype, &e);
+    let engine = engine(g.caps(), x, n, &e);
+    let variant = choose(g.caps(), x, weight.dtype, n, &e);
     g.op(&SPEC, variant)
         .read(x, Window::Rows)
         .read(weight, Window::Cols { times })
@@ -122,7 +127,7 @@ pub fn record(g: &mut Graph, x: Tensor, weight: Tensor, n: u32, e: Epilogue) -> 
                 col0_4: chunk.cols.start / 4,
                 n4,
             };
-            Launch::new(&params, (rows.div_ceil(4) * cols.div_ceil(4)).div_ceil(64))
+            Launch::new(&params, engine.groups(rows, cols))
         });
     Ok(y)
 }

@@ -2,6 +2,7 @@
 
 pub mod attention;
 pub mod conv2d;
+mod engine;
 pub mod group_norm;
 mod lanes;
 pub mod latent;

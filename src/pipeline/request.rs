@@ -30,6 +30,8 @@ pub struct Request {
     pub full_attention: bool,
     pub no_frequency_mixing: bool,
     pub no_structure_guidance: bool,
+    /// Shift the patches at random, per layer and step (the paper's optional window shifting).
+    pub jitter: bool,
 }
 
 /// A model's default settings: the paper's, or what its `scalediff.json` says.
@@ -79,6 +81,7 @@ impl Defaults {
             patches: !request.full_attention,
             frequency_mixing: !request.no_frequency_mixing,
             structure_guidance: !request.no_structure_guidance,
+            jitter: request.jitter.then_some(request.seed),
         }
     }
 

@@ -7,7 +7,7 @@ use super::request::{DEFAULT_STAGES, Defaults, Request};
 use crate::error::{Error, Result};
 use crate::gpu::{Gpu, Slabs};
 use crate::graph::{Graph, Plan};
-use crate::models::sdxl_unet::{Conditioning, Unet};
+use crate::models::sdxl_unet::{Conditioning, Draw, Unet, Windows};
 use crate::models::text::{ClipEncoder, ClipTokenizer};
 use crate::sampling::{EulerDiscrete, Schedule, TorchRng, stream_seed};
 use crate::scalediff::{Attention, Cascade, Denoiser, Observer, Prediction, SizePlan, StageResult};
@@ -313,11 +313,16 @@ impl Denoiser for SdxlDenoiser {
                 c.context_dim
             )));
         }
-        let base = match attention {
-            Attention::Full => None,
-            Attention::Patches { base_height, base_width } => Some((base_height, base_width)),
+        let (base, seed) = match attention {
+            Attention::Full => (None, None),
+            Attention::Patches { base_height, base_width, jitter } => {
+                (Some((base_height, base_width)), jitter)
+            }
         };
-        let output = g.scope("unet", |g| unet.forward(g, input, conditioning, base))?;
+        let mut rng = seed.map(TorchRng::new);
+        let mut draw = rng.as_mut().map(|rng| |most: u32| rng.uniform_u32(most));
+        let mut windows = Windows { base, jitter: draw.as_mut().map(|d| d as Draw) };
+        let output = g.scope("unet", |g| unet.forward(g, input, conditioning, &mut windows))?;
         Ok(Prediction {
             output,
             step: vec![conditioning.time],

@@ -5,7 +5,7 @@ use super::sampler::{Coefficients, Latents, StepPlan, restart};
 use super::size::SizePlan;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::Gpu;
-use crate::sampling::restart_step;
+use crate::sampling::{restart_step, stream_seed};
 
 /// The method's settings.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -22,6 +22,8 @@ pub struct CascadeOptions {
     pub frequency_mixing: bool,
     /// Structure guidance.
     pub structure_guidance: bool,
+    /// Shift the patches, anew in every layer and step, by streams named after this seed.
+    pub jitter: Option<u64>,
 }
 
 /// What happens, for whoever watches.
@@ -85,6 +87,13 @@ impl Cascade<'_> {
         }
         let schedule = self.denoiser.schedule(o.steps)?;
         let restart_at = restart_step(o.steps, o.restart_ratio);
+        if restart_at >= o.steps {
+            return Err(Error::usage(format!(
+                "restart ratio {} of {} steps leaves no step to run",
+                o.restart_ratio, o.steps
+            ))
+            .with_hint("use more steps or a larger --restart-ratio"));
+        }
         let factor = self.codec.factor();
         let (base_h, base_w) = (size.base_height / factor, size.base_width / factor);
         let cfg = self.denoiser.guidance();
@@ -123,19 +132,36 @@ impl Cascade<'_> {
 
             let channels = self.denoiser.latent_channels();
             let mut latents = Latents { height: h, width: w, channels, values: start };
-            let attention = if stage > 0 && o.patches {
-                Attention::Patches { base_height: base_h, base_width: base_w }
-            } else {
-                Attention::Full
+            let attention = |step: usize| match (stage > 0 && o.patches, o.jitter) {
+                (false, _) => Attention::Full,
+                (true, seed) => Attention::Patches {
+                    base_height: base_h,
+                    base_width: base_w,
+                    jitter: seed.map(|s| stream_seed(s, &format!("jitter.{stage}.{step}"))),
+                },
             };
             let reference = low.as_deref().map(|values| (o.scale_factor, values));
-            let plan =
-                StepPlan::compile(self.gpu, self.denoiser, latents.shape(), attention, reference)?;
+            let compile = |step: usize| {
+                StepPlan::compile(
+                    self.gpu,
+                    self.denoiser,
+                    latents.shape(),
+                    attention(step),
+                    reference,
+                )
+            };
+            let mut plan = compile(first_step)?;
             let steps = o.steps - first_step;
             let flops = plan.flops() * steps as u64;
             observer(Event::Stage { stage, width, height, steps, flops })?;
             plan.start(&latents.values)?;
             for i in first_step..o.steps {
+                if i > first_step && o.jitter.is_some() && stage > 0 {
+                    // Other patches, other windows: recorded anew.
+                    let reached = plan.finish()?;
+                    plan = compile(i)?;
+                    plan.start(&reached)?;
+                }
                 let weight = schedule.sg_weight(i, first_step);
                 let coefficients = Coefficients::step(&schedule, i, cfg, weight);
                 plan.run(coefficients, schedule.timesteps[i], &mut |share| {

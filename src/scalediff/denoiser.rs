@@ -12,7 +12,8 @@ pub enum Attention {
     /// The whole grid.
     Full,
     /// Neighborhood patches, with windows as large as the base grid (in latents, at the finest level).
-    Patches { base_height: u32, base_width: u32 },
+    /// Shifted by whole numbers drawn from the named stream where a seed is given.
+    Patches { base_height: u32, base_width: u32, jitter: Option<u64> },
 }
 
 /// What [`Denoiser::predict`] recorded.

@@ -9,6 +9,8 @@ macro_rules! sources {
 /// Every file below `shaders/`, as (path, text).
 pub const SOURCES: &[(&str, &str)] = sources![
     "attention/flash.wgsl",
+    "bench/copy.wgsl",
+    "bench/fma_peak.wgsl",
     "conv/conv2d.wgsl",
     "gemm/matmul.wgsl",
     "lib/attend/columns.wgsl",
@@ -25,6 +27,8 @@ pub const SOURCES: &[(&str, &str)] = sources![
     "lib/grid.wgsl",
     "lib/join.wgsl",
     "lib/mma/direct.wgsl",
+    "lib/mma/lanes.wgsl",
+    "lib/mma/tile.wgsl",
     "lib/reduce/serial.wgsl",
     "lib/reduce/shared.wgsl",
     "lib/reduce/subgroup.wgsl",

@@ -10,7 +10,7 @@ use crate::gpu::{Gpu, Slabs};
 use crate::graph::{Graph, Plan};
 use crate::kernels::attention::{self, AttentionScope, Heads, PatchGeometry, Slice};
 use crate::kernels::latent::{ResampleExtras, StepCoefficients, lift};
-use crate::models::sdxl_unet::Conditioning;
+use crate::models::sdxl_unet::{Conditioning, Windows};
 use crate::models::text::ClipTokenizer;
 use crate::pipeline::{
     Model, Precision, PromptIds, SdxlPipeline, channels_first, channels_last, decode_raw,
@@ -153,7 +153,8 @@ fn unet(model: &Model, case: &Case) -> Result<Outputs> {
         context: g.input("context", Shape::tokens(batch, tokens as u32, width as u32), dtype),
     };
     let base = params.npa.map(|n| (n.base_height, n.base_width));
-    let y = g.scope("unet", |g| net.forward(g, x, conditioning, base))?;
+    let mut windows = Windows { base, jitter: None };
+    let y = g.scope("unet", |g| net.forward(g, x, conditioning, &mut windows))?;
     let inputs = [
         (x, to_rows(sample, shape)),
         (conditioning.time, net.time_values(timestep[0]).repeat(batch as usize)),
@@ -286,6 +287,7 @@ fn pipeline(model: &Model, case: &Case) -> Result<Outputs> {
         patches: true,
         frequency_mixing: true,
         structure_guidance: true,
+        jitter: None,
     };
     let mut out = Outputs::new();
     let mut keep = |stage: u32, result: &crate::scalediff::StageResult| {

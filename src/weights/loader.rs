@@ -49,10 +49,14 @@ impl<'a> Loader<'a> {
         let mut state = self.state.into_inner();
         state.slabs.flush(self.gpu, self.component)?;
         let ignored = |name: &str| IGNORED.iter().any(|i| name.ends_with(i));
+        // Half of an autoencoder may be all that was asked for.
+        let head = |name: &str| name.split('.').next().unwrap_or(name).to_string();
+        let heads: BTreeSet<String> = state.used.iter().map(|name| head(name)).collect();
+        let asked = |name: &str| heads.contains(&head(name));
         let unused: Vec<&str> = self
             .checkpoint
             .names()
-            .filter(|name| !state.used.contains(*name) && !ignored(name))
+            .filter(|name| !state.used.contains(*name) && !ignored(name) && asked(name))
             .collect();
         if let Some(first) = unused.first() {
             log::warn!(

@@ -1,5 +1,6 @@
 //! Residual and transformer blocks.
 
+use super::windows::Windows;
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::kernels::attention::AttentionScope;
@@ -105,12 +106,14 @@ impl Transformer {
         g: &mut Graph,
         x: Tensor,
         context: Tensor,
-        scope: AttentionScope,
+        level: usize,
+        windows: &mut Windows,
     ) -> Result<Tensor> {
         let h = g.scope("norm", |g| self.norm.forward(g, x))?;
         let mut h = g.scope("proj_in", |g| self.proj_in.forward(g, h))?;
         for (i, block) in self.blocks.iter().enumerate() {
             h = g.scope(format!("transformer_blocks.{i}"), |g| {
+                let scope = windows.scope(level, x.shape);
                 block.forward(g, h, context, scope)
             })?;
         }

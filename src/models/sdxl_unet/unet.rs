@@ -2,14 +2,14 @@
 
 use super::blocks::{ResnetBlock, Transformer};
 use super::config::UnetConfig;
+use super::windows::Windows;
 use crate::error::Result;
 use crate::graph::Graph;
-use crate::kernels::attention::{AttentionScope, PatchGeometry};
 use crate::kernels::matmul::Activation;
 use crate::kernels::silu;
 use crate::models::embed::sinusoids;
 use crate::nn::{Conv2d, GroupNorm, Linear};
-use crate::tensor::{DType, Shape, Tensor};
+use crate::tensor::{DType, Tensor};
 use crate::weights::Weights;
 
 /// What steers a forward pass beside the sample.
@@ -132,26 +132,14 @@ impl Unet {
         })
     }
 
-    /// Records a forward pass. `base` is the latent grid that the model was trained at when
-    /// self-attention works in windows of that size (NPA), `None` for attention over the whole grid.
+    /// Records a forward pass; `windows` says what self-attention sees.
     pub fn forward(
         &self,
         g: &mut Graph,
         sample: Tensor,
         conditioning: Conditioning,
-        base: Option<(u32, u32)>,
+        windows: &mut Windows,
     ) -> Result<Tensor> {
-        let scope_at = |level: usize, grid: Shape| match base {
-            None => AttentionScope::Full,
-            Some((h, w)) => AttentionScope::Patches(PatchGeometry {
-                height: grid.height,
-                width: grid.width,
-                window_h: halvings(h, level),
-                window_w: halvings(w, level),
-                jitter_h: 0,
-                jitter_w: 0,
-            }),
-        };
         let time = Some(self.embed(g, conditioning)?);
         let context = conditioning.context;
 
@@ -163,9 +151,8 @@ impl Unet {
                     resnet.forward(g, x, None, time)
                 })?;
                 if let Some(attention) = block.attentions.get(i) {
-                    let scope = scope_at(level, x.shape);
                     x = g.scope(format!("down_blocks.{level}.attentions.{i}"), |g| {
-                        attention.forward(g, x, context, scope)
+                        attention.forward(g, x, context, level, windows)
                     })?;
                 }
                 skips.push(x);
@@ -181,8 +168,9 @@ impl Unet {
         let coarsest = self.down.len() - 1;
         let (first, attention, second) = &self.mid;
         x = g.scope("mid_block.resnets.0", |g| first.forward(g, x, None, time))?;
-        let scope = scope_at(coarsest, x.shape);
-        x = g.scope("mid_block.attentions.0", |g| attention.forward(g, x, context, scope))?;
+        x = g.scope("mid_block.attentions.0", |g| {
+            attention.forward(g, x, context, coarsest, windows)
+        })?;
         x = g.scope("mid_block.resnets.1", |g| second.forward(g, x, None, time))?;
 
         for (b, block) in self.up.iter().enumerate() {
@@ -192,9 +180,8 @@ impl Unet {
                     resnet.forward(g, x, skip, time)
                 })?;
                 if let Some(attention) = block.attentions.get(i) {
-                    let scope = scope_at(coarsest - b, x.shape);
                     x = g.scope(format!("up_blocks.{b}.attentions.{i}"), |g| {
-                        attention.forward(g, x, context, scope)
+                        attention.forward(g, x, context, coarsest - b, windows)
                     })?;
                 }
             }
@@ -257,9 +244,4 @@ impl Unet {
         }
         Ok(values)
     }
-}
-
-/// `n` halved `times` times, rounding up: the side of a grid some levels down.
-fn halvings(n: u32, times: usize) -> u32 {
-    (0..times).fold(n, |n, _| n.div_ceil(2))
 }

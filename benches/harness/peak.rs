@@ -1,0 +1,100 @@
+//! What the device can do at most, by microbenchmarks: multiply-adds and copied bytes.
+
+use bytemuck::NoUninit;
+use scalediff::error::Result;
+use scalediff::gpu::{DeviceClass, Gpu};
+use scalediff::graph::{Graph, Launch, Window};
+use scalediff::shader::{Elem, KernelSpec, Variant};
+use scalediff::tensor::{DType, Shape};
+
+use super::timer::{Clock, measure};
+
+static FMA: KernelSpec = KernelSpec { name: "fma_peak", file: "bench/fma_peak.wgsl" };
+static COPY: KernelSpec = KernelSpec { name: "copy", file: "bench/copy.wgsl" };
+
+const WG: u32 = 64;
+
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct FmaParams {
+    first_group: u32,
+    steps: u32,
+    b: f32,
+    c: f32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct CopyParams {
+    first_group: u32,
+    lanes: u32,
+}
+
+/// The peaks of a device.
+#[derive(Clone, Copy)]
+pub struct Peak {
+    /// f32 multiply-adds, two operations each, per second.
+    pub flops: f64,
+    /// Bytes read and written per second by a copy that exceeds the caches.
+    pub bytes: f64,
+}
+
+impl Peak {
+    pub fn measure(gpu: &Gpu, clock: &mut dyn Clock) -> Result<Self> {
+        let mut flops: f64 = 0.0;
+        for chains in [2, 4, 8] {
+            flops = flops.max(fma(gpu, clock, chains)?);
+        }
+        Ok(Self { flops, bytes: copy(gpu, clock)? })
+    }
+}
+
+fn fma(gpu: &Gpu, clock: &mut dyn Clock, chains: u32) -> Result<f64> {
+    // Enough lanes for any GPU; a processor needs only a few groups per core.
+    let (groups, steps) = match gpu.caps().class {
+        DeviceClass::Cpu => (256, 4096),
+        DeviceClass::Integrated => (4096, 4096),
+        DeviceClass::Discrete if gpu.facts().caps.limits.binding_bytes <= 128 << 20 => (256, 4096),
+        DeviceClass::Discrete => (16384, 4096),
+    };
+    let per_call = f64::from(groups * WG) * f64::from(steps) * f64::from(chains) * 8.0;
+    let times = measure(gpu, clock, 0.3, |calls| {
+        let mut g = Graph::new(gpu.caps().clone());
+        let y = g.input("y", Shape::matrix(groups * WG, 4), DType::F32);
+        for _ in 0..calls {
+            let variant = Variant::new().num("WG", WG).num("CHAINS", chains).elem("y", Elem::F32);
+            g.op(&FMA, variant)
+                .write(y, Window::Whole)
+                .over(groups, 0)
+                .flops(per_call as u64)
+                .launch(move |_| {
+                    Launch::new(&FmaParams { first_group: 0, steps, b: 0.999, c: 0.001 }, groups)
+                });
+        }
+        Ok((g, Vec::new()))
+    })?;
+    Ok(per_call / times.best())
+}
+
+fn copy(gpu: &Gpu, clock: &mut dyn Clock) -> Result<f64> {
+    // 64 MiB exceed the caches of most devices, and twice that fits the floor's bindings.
+    let lanes: u32 = 4 << 20;
+    let times = measure(gpu, clock, 0.3, |calls| {
+        let mut g = Graph::new(gpu.caps().clone());
+        let x = g.input("x", Shape::matrix(lanes, 4), DType::F32);
+        let y = g.input("y", Shape::matrix(lanes, 4), DType::F32);
+        for _ in 0..calls {
+            let variant = Variant::new().num("WG", WG).elem("x", Elem::F32).elem("y", Elem::F32);
+            g.op(&COPY, variant)
+                .read(x, Window::Rows)
+                .write(y, Window::Rows)
+                .over(lanes, 0)
+                .launch(|chunk| {
+                    let lanes = chunk.row_count();
+                    Launch::new(&CopyParams { first_group: 0, lanes }, lanes.div_ceil(WG))
+                });
+        }
+        Ok((g, Vec::new()))
+    })?;
+    Ok(2.0 * 16.0 * f64::from(lanes) / times.best())
+}

@@ -1,0 +1,160 @@
+//! What may be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+use crate::gpu::{GpuOptions, Tier};
+use crate::pipeline::Precision;
+
+/// High-resolution pictures without training, on any GPU: ScaleDiff in wgpu.
+#[derive(Debug, Parser)]
+#[command(
+    name = "scalediff",
+    version,
+    about,
+    after_help = "Exit codes: 0 done, 1 failed, 2 unreadable case (verify), 64 bad command line."
+)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+    /// Say more: -v for what is done, -vv for everything.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a picture from a prompt.
+    Generate(GenerateArgs),
+    /// List the devices, best first, with what they can do.
+    Devices,
+    /// Run recorded cases and compare: does this machine compute right?
+    Verify(VerifyArgs),
+}
+
+/// Device and precision, shared by all commands that compute.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct DeviceArgs {
+    /// A part of the device's name, or its number in `scalediff devices`.
+    #[arg(long, value_name = "NAME|INDEX")]
+    pub device: Option<String>,
+    /// f16 or f32 storage; arithmetic is f32 in both.
+    #[arg(long, value_enum, default_value = "f16")]
+    pub precision: PrecisionArg,
+    /// Run the kernels that GPUs of this tier run: plain, f16, subgroup.
+    #[arg(long)]
+    pub tier: Option<Tier>,
+    /// Lower the device's limits: webgpu, or such as binding=1MiB,groups=64,storage=8.
+    #[arg(long, value_name = "LIST")]
+    pub limits: Option<String>,
+    /// Keep bounds checks in the shaders: slower, for bug reports.
+    #[arg(long)]
+    pub shader_checks: bool,
+}
+
+impl DeviceArgs {
+    /// As the library takes them.
+    pub fn gpu_options(&self, profile: bool) -> GpuOptions {
+        GpuOptions {
+            device: self.device.clone(),
+            tier: self.tier,
+            limits: self.limits.clone(),
+            shader_checks: self.shader_checks,
+            profile,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum PrecisionArg {
+    F16,
+    F32,
+}
+
+impl From<PrecisionArg> for Precision {
+    fn from(p: PrecisionArg) -> Self {
+        match p {
+            PrecisionArg::F16 => Precision::F16,
+            PrecisionArg::F32 => Precision::F32,
+        }
+    }
+}
+
+/// Which keys self-attention sees in the stages after the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AttentionArg {
+    /// Neighborhood patches: a window of the base size around each patch.
+    Npa,
+    /// The whole picture: slower, and repeats itself.
+    Full,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct GenerateArgs {
+    /// What the picture shows.
+    #[arg(short, long)]
+    pub prompt: String,
+    /// What it should not show.
+    #[arg(short, long)]
+    pub negative_prompt: Option<String>,
+    /// A model folder in diffusers layout. Default: the small model inside the program.
+    #[arg(short, long, value_name = "FOLDER")]
+    pub model: Option<PathBuf>,
+    /// Width of the final picture in pixels.
+    #[arg(short = 'W', long)]
+    pub width: Option<u32>,
+    /// Height of the final picture in pixels.
+    #[arg(short = 'H', long)]
+    pub height: Option<u32>,
+    /// Steps of the first stage; later ones run the last part of them.
+    #[arg(long, visible_alias = "num-inference-steps")]
+    pub steps: Option<usize>,
+    /// How strongly the prompt guides; at most 1 means not at all.
+    #[arg(long, visible_alias = "guidance-scale")]
+    pub cfg_scale: Option<f32>,
+    /// The same seed makes the same picture on the same device. Negative: random.
+    #[arg(short, long, allow_negative_numbers = true, default_value_t = -1)]
+    pub seed: i64,
+    /// The PNG file to write.
+    #[arg(short, long, default_value = "scalediff.png")]
+    pub output: PathBuf,
+    /// How often the size is doubled. Default: as often as the size calls for.
+    #[arg(long)]
+    pub stages: Option<u32>,
+    /// Also write the picture of every earlier stage, as NAME-stage0.png and so on.
+    #[arg(long)]
+    pub save_stages: bool,
+    /// Share of the steps that later stages run.
+    #[arg(long)]
+    pub restart_ratio: Option<f64>,
+    /// Side of the low band as a share of the latents' side.
+    #[arg(long)]
+    pub scale_factor: Option<f64>,
+    /// Self-attention in the later stages.
+    #[arg(long, value_enum, default_value = "npa")]
+    pub attention: AttentionArg,
+    /// Without latent frequency mixing.
+    #[arg(long)]
+    pub no_lfm: bool,
+    /// Without structure guidance.
+    #[arg(long)]
+    pub no_sg: bool,
+    /// Shift the patches at random, per layer and step.
+    #[arg(long)]
+    pub jitter: bool,
+    /// Print the time per kernel at the end (runs slower: every kernel is waited for).
+    #[arg(long)]
+    pub profile: bool,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct VerifyArgs {
+    /// Fixture folders, each with cases/ and, where they need it, model/.
+    #[arg(required = true)]
+    pub folders: Vec<PathBuf>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}

@@ -1,0 +1,69 @@
+//! The command line. Nothing else in the crate prints.
+//!
+//! Exit codes: 0 done; 1 failed (for `verify`: a case is out of tolerance); 2 a case or model that
+//! cannot be read (`verify` only); 64 a command line that cannot be carried out.
+
+mod args;
+mod devices;
+mod generate;
+mod log;
+mod progress;
+mod verify;
+
+use std::error::Error as _;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::error::{Error, ErrorKind};
+use args::{Args, Command};
+
+/// Exit code for requests that cannot be carried out, after BSD's `EX_USAGE`.
+const EXIT_USAGE: u8 = 64;
+
+/// Runs the program on the process's arguments.
+pub fn main() -> ExitCode {
+    quiet_device_layer();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { EXIT_USAGE } else { 0 });
+        }
+    };
+    log::init(args.verbose);
+    let result = match args.command {
+        Command::Generate(args) => generate::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Devices => devices::run().map(|()| ExitCode::SUCCESS),
+        Command::Verify(args) => verify::run(&args),
+    };
+    result.unwrap_or_else(|error| {
+        print_error(&error);
+        ExitCode::from(match error.kind() {
+            ErrorKind::Usage => EXIT_USAGE,
+            _ => 1,
+        })
+    })
+}
+
+/// Mesa's device-selection layer reorders adapters, which we do ourselves, and prints an error where
+/// there is no desktop session.
+fn quiet_device_layer() {
+    if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+        // SAFETY: the program has one thread yet.
+        unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
+    }
+}
+
+/// The message, the chain of causes, the hint.
+fn print_error(error: &Error) {
+    eprintln!("error: {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        eprintln!("  cause: {cause}");
+        source = cause.source();
+    }
+    if let Some(hint) = error.hint() {
+        eprintln!("  hint: {hint}");
+    }
+}

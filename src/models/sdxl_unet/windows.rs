@@ -1,0 +1,40 @@
+//! Which keys each self-attention of a forward pass sees.
+
+use crate::kernels::attention::{AttentionScope, PatchGeometry};
+use crate::tensor::Shape;
+
+/// Draws a whole number from 0 to its argument, inclusive.
+pub type Draw<'a> = &'a mut dyn FnMut(u32) -> u32;
+
+/// Neighborhood patches at every level, or none.
+#[derive(Default)]
+pub struct Windows<'a> {
+    /// The latent grid that the model was trained at; `None`: attention over the whole grid.
+    pub base: Option<(u32, u32)>,
+    /// Shifts the patches, anew at every call; `None`: not shifted.
+    pub jitter: Option<Draw<'a>>,
+}
+
+impl Windows<'_> {
+    /// The scope of the next self-attention, `level` halvings below the latents, on `grid`.
+    ///
+    /// The window is the base's own grid at that level.
+    pub(super) fn scope(&mut self, level: usize, grid: Shape) -> AttentionScope {
+        let Some((h, w)) = self.base else { return AttentionScope::Full };
+        let (window_h, window_w) = (halvings(h, level), halvings(w, level));
+        let mut shift = |window: u32| self.jitter.as_mut().map_or(0, |draw| draw(window / 2));
+        AttentionScope::Patches(PatchGeometry {
+            height: grid.height,
+            width: grid.width,
+            window_h,
+            window_w,
+            jitter_h: shift(window_h),
+            jitter_w: shift(window_w),
+        })
+    }
+}
+
+/// `n` halved `times` times, rounding up: the side of a grid some levels down.
+fn halvings(n: u32, times: usize) -> u32 {
+    (0..times).fold(n, |n, _| n.div_ceil(2))
+}

@@ -1,0 +1,11 @@
+//! The test oracle: every kernel again as naive loops on the CPU with f64 sums, written from the
+//! definition and sharing nothing with the shader. Values are plain slices, channels last, without
+//! padding. Tests, benches and tools read this; the engine does not.
+
+pub mod attention;
+pub mod conv2d;
+pub mod group_norm;
+pub mod latent;
+pub mod layer_norm;
+pub mod matmul;
+pub mod silu;

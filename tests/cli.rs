@@ -1,0 +1,184 @@
+//! The program as a person meets it: what is refused, with which exit code, and what is made.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// Exit code of a command line that cannot be carried out.
+const USAGE: i32 = 64;
+
+fn scalediff(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_scalediff")).args(args).output().expect("the program starts")
+}
+
+/// A folder of this test's own, empty.
+fn folder(name: &str) -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = std::fs::remove_dir_all(&path);
+    std::fs::create_dir_all(&path).expect("a temporary folder");
+    path
+}
+
+fn text(output: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+/// Runs and expects one clear error with this exit code, containing `says`.
+fn refuses(args: &[&str], code: i32, says: &str) {
+    let output = scalediff(args);
+    let text = text(&output);
+    assert_eq!(output.status.code(), Some(code), "{args:?}\n{text}");
+    assert!(text.contains("error") && text.contains(says), "{args:?} should say {says:?}:\n{text}");
+    assert!(!text.contains("panicked"), "{args:?}\n{text}");
+}
+
+/// `generate` with a prompt and these flags.
+fn generate(flags: &[&str]) -> Output {
+    scalediff(&[&["generate", "-p", "a red ball on sand under a day sky"], flags].concat())
+}
+
+fn refuses_to_generate(flags: &[&str], code: i32, says: &str) {
+    refuses(&[&["generate", "-p", "a red ball"], flags].concat(), code, says);
+}
+
+#[test]
+fn bad_command_lines_exit_64() {
+    refuses(&["generate"], USAGE, "--prompt");
+    refuses(&["generate", "-p", "x", "--colour"], USAGE, "--colour");
+    refuses(&["paint"], USAGE, "paint");
+    refuses_to_generate(&["--tier", "quantum"], USAGE, "plain");
+    refuses_to_generate(&["-W", "big"], USAGE, "big");
+    refuses_to_generate(&["-W", "-5"], USAGE, "-5");
+    refuses_to_generate(&["--limits", "colour=3"], USAGE, "binding=SIZE");
+    refuses_to_generate(&["--limits", "storage=1"], USAGE, "storage buffers");
+}
+
+#[test]
+fn requests_out_of_range_exit_64_and_say_the_range() {
+    for size in ["0", "100000", "4294967295"] {
+        refuses_to_generate(&["-W", size], USAGE, "16384");
+    }
+    for ratio in ["0", "-1", "1.5", "nan", "inf", "0.0001"] {
+        refuses_to_generate(&["--restart-ratio", ratio, "-o", "never.png"], USAGE, "restart");
+    }
+    for factor in ["0", "2", "nan"] {
+        refuses_to_generate(&["--scale-factor", factor], USAGE, "scale factor");
+    }
+    for scale in ["nan", "-1", "1e9"] {
+        refuses_to_generate(&["--cfg-scale", scale], USAGE, "guidance");
+    }
+    refuses_to_generate(&["--stages", "40"], USAGE, "stages");
+    for steps in ["0", "1001", "18446744073709551615"] {
+        refuses_to_generate(&["--steps", steps], USAGE, "steps");
+    }
+    assert!(!Path::new("never.png").exists());
+}
+
+#[test]
+fn missing_files_and_devices_are_named() {
+    refuses_to_generate(&["-o", "no/such/folder/a.png"], USAGE, "no/such/folder");
+    refuses_to_generate(&["-o", env!("CARGO_TARGET_TMPDIR")], USAGE, "is a folder");
+    refuses_to_generate(&["-m", "no-such-model"], 1, "no-such-model");
+    refuses_to_generate(&["-m", "Cargo.toml"], 1, "model folder");
+    refuses_to_generate(&["--device", "abacus"], 1, "abacus");
+    refuses_to_generate(&["--device", "99"], 1, "scalediff devices");
+    let empty = folder("empty-model");
+    refuses_to_generate(&["-m", &empty.to_string_lossy()], 1, "model_index.json");
+}
+
+#[test]
+fn devices_lists_at_least_one() {
+    let output = scalediff(&["devices"]);
+    assert!(output.status.success() && text(&output).contains("tiers: plain"), "{}", text(&output));
+}
+
+/// A case file of `torch_randn` with these values.
+fn write_case(path: &Path, values: [f32; 3], component: &str) {
+    let case = format!(
+        r#"{{"component": "{component}", "params": {{"seed": 104, "shape": [3], "rng": "cpu"}}, "tolerance": {{"rel": 4e-6}}}}"#
+    );
+    let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let view =
+        safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![3], &bytes).unwrap();
+    let metadata = HashMap::from([("case".to_string(), case)]);
+    safetensors::serialize_to_file([("out.x", view)], Some(metadata), path).unwrap();
+}
+
+#[test]
+fn verify_tells_right_from_wrong_from_unreadable() {
+    let root = folder("verify");
+    let cases = root.join("cases");
+    std::fs::create_dir(&cases).unwrap();
+    let root = root.to_string_lossy().into_owned();
+    let verify = |code: i32, says: &str| {
+        let output = scalediff(&["verify", &root]);
+        assert_eq!(output.status.code(), Some(code), "{}", text(&output));
+        assert!(text(&output).contains(says), "{}", text(&output));
+    };
+    verify(2, "holds no .safetensors");
+    let right = scalediff::sampling::TorchRng::new(104).randn(3);
+    write_case(&cases.join("a.safetensors"), [right[0], right[1], right[2]], "torch_randn");
+    verify(0, "1 cases passed");
+    write_case(&cases.join("b.safetensors"), [right[0], right[1], 0.5], "torch_randn");
+    verify(1, "FAIL");
+    write_case(&cases.join("c.safetensors"), [0.0; 3], "crystal_ball");
+    verify(2, "crystal_ball");
+    std::fs::write(cases.join("c.safetensors"), b"not a tensor").unwrap();
+    verify(2, "c.safetensors");
+}
+
+#[test]
+fn the_same_seed_makes_the_same_bytes_at_any_size() {
+    let root = folder("seeds");
+    let make = |name: &str, flags: &[&str]| {
+        let path = root.join(name).to_string_lossy().into_owned();
+        let output = generate(&[&["-o", &path, "--steps", "3", "--stages", "1"], flags].concat());
+        assert!(output.status.success(), "{}", text(&output));
+        std::fs::read(path).expect("the picture was written")
+    };
+    let size = ["-W", "100", "-H", "52"];
+    let first = make("a.png", &[&size[..], &["-s", "5", "--save-stages"]].concat());
+    assert_eq!(first, make("b.png", &[&size[..], &["-s", "5"]].concat()));
+    assert_ne!(first, make("c.png", &[&size[..], &["-s", "6"]].concat()));
+    assert_ne!(first, make("d.png", &[&size[..], &["-s", "5", "--attention", "full"]].concat()));
+    make("e.png", &[&size[..], &["-s", "5", "--jitter", "--cfg-scale", "1"]].concat());
+    make("f.png", &["-W", "1", "-H", "7", "--no-lfm", "--no-sg", "--stages", "0"]);
+    let picture = image::load_from_memory(&first).expect("a PNG");
+    assert_eq!((picture.width(), picture.height()), (100, 52));
+    assert!(root.join("a-stage0.png").exists() && root.join("a-stage1.png").exists());
+    let leftover = std::fs::read_dir(&root)
+        .unwrap()
+        .any(|e| e.unwrap().file_name().to_string_lossy().ends_with(".part"));
+    assert!(!leftover, "no half-written file stays");
+}
+
+#[test]
+fn a_huge_prompt_of_every_script_is_cut_with_a_warning() {
+    let root = folder("prompt");
+    let path = root.join("p.png").to_string_lossy().into_owned();
+    let prompt: String =
+        "a red 球 \u{1F600} \u{10FFFF} ' <|endoftext|> ".chars().cycle().take(60_000).collect();
+    let output = scalediff(&[
+        "generate",
+        "-p",
+        &prompt,
+        "-n",
+        "",
+        "-W",
+        "64",
+        "-H",
+        "64",
+        "--steps",
+        "1",
+        "--restart-ratio",
+        "1",
+        "-o",
+        &path,
+    ]);
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(text(&output).contains("too long"));
+}

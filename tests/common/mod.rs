@@ -1,0 +1,4 @@
+//! Shared by the kernel tests and the benches: kernel calls as data, their inputs, their reference.
+
+pub mod call;
+pub mod rng;

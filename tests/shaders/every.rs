@@ -1,0 +1,220 @@
+//! Every variant that a kernel's `choose` can make: operands of all types, all epilogues and flags,
+//! and shapes on both sides of every threshold, recorded for one set of device facts.
+
+use scalediff::gpu::Caps;
+use scalediff::graph::{Graph, Op};
+use scalediff::kernels::attention::{self, AttentionScope, Heads, PatchGeometry, Slice};
+use scalediff::kernels::conv2d::{self, Geometry};
+use scalediff::kernels::group_norm::{self, GroupNorm};
+use scalediff::kernels::latent::{self, Axis, ResampleExtras};
+use scalediff::kernels::layer_norm;
+use scalediff::kernels::matmul::{self, Activation, Epilogue};
+use scalediff::kernels::silu;
+use scalediff::tensor::DType::{self, F16, F32};
+use scalediff::tensor::{Shape, Tensor};
+
+pub const DTYPES: [DType; 2] = [F32, F16];
+
+/// Records everything of one kernel family.
+pub type Family = fn(&mut Graph);
+
+/// The families by name: one test each, so that they run side by side.
+pub const FAMILIES: &[(&str, Family)] = &[
+    ("matmul", matmul_family),
+    ("conv2d", conv2d_family),
+    ("attention", attention_family),
+    ("norms", norms_family),
+    ("pointwise", pointwise_family),
+];
+
+/// The ops of a family on a device.
+pub fn record(family: Family, caps: &Caps) -> Graph {
+    let mut g = Graph::new(caps.clone());
+    family(&mut g);
+    g
+}
+
+/// One op of each kind: what is composed depends on nothing else.
+pub fn distinct(ops: &[Op]) -> Vec<&Op> {
+    let mut seen = std::collections::HashSet::new();
+    ops.iter().filter(|op| seen.insert((op.spec.name, op.variant.clone()))).collect()
+}
+
+fn input(g: &mut Graph, shape: Shape, dtype: DType) -> Tensor {
+    g.input("x", shape, dtype)
+}
+
+/// All combinations of two values in `n` places.
+fn dtypes<const N: usize>() -> impl Iterator<Item = [DType; N]> {
+    (0..1usize << N).map(|bits| std::array::from_fn(|i| DTYPES[bits >> i & 1]))
+}
+
+/// Epilogues over an output of shape `y`: every activation with every set of operands.
+fn epilogues(g: &mut Graph, y: Shape, res: DType, out: DType) -> Vec<Epilogue> {
+    let bias = input(g, Shape::matrix(1, 2 * y.channels), F32);
+    let row_vector = input(g, Shape::matrix(y.batch, y.channels), F32);
+    let residual = input(g, y, res);
+    let mut all = Vec::new();
+    for activation in [
+        Activation::None,
+        Activation::Silu,
+        Activation::GeluErf,
+        Activation::GeluTanh,
+        Activation::QuickGelu,
+        Activation::Geglu,
+    ] {
+        for bits in 0..8 {
+            // The gated form has no row vector.
+            if bits & 2 != 0 && activation == Activation::Geglu {
+                continue;
+            }
+            all.push(Epilogue {
+                bias: (bits & 1 != 0).then_some(bias),
+                row_vector: (bits & 2 != 0).then_some(row_vector),
+                activation,
+                residual: (bits & 4 != 0).then_some(residual),
+                out,
+            });
+        }
+    }
+    all
+}
+
+/// With all operands and with none: enough where the types vary.
+fn extremes(g: &mut Graph, y: Shape, res: DType, out: DType) -> Vec<Epilogue> {
+    let all = epilogues(g, y, res, out);
+    [all[0], all[7], all[all.len() - 1]].to_vec()
+}
+
+fn matmul_family(g: &mut Graph) {
+    for (rows, k, n) in [
+        (1, 4, 4),
+        (1, 320, 1280),
+        (7, 6, 10),
+        (77, 48, 64),
+        (256, 64, 64),
+        (1000, 320, 320),
+        (4096, 640, 2560),
+        (4096, 2560, 320),
+    ] {
+        let shape = Shape::tokens(1, rows, k);
+        for [x, w, res, out] in dtypes() {
+            let (x, weight) = (input(g, shape, x), input(g, Shape::matrix(2 * n, k), w));
+            let uniform = [w, res, out].iter().all(|d| *d == x.dtype);
+            let make = if uniform { epilogues } else { extremes };
+            for e in make(g, shape.with_channels(n), res, out) {
+                matmul::record(g, x, weight, n, e).unwrap();
+            }
+        }
+    }
+}
+
+fn conv2d_family(g: &mut Graph) {
+    let seams = [None, Some((32, 32)), Some((6, 10))];
+    for (side, c, n) in [(5, 3, 10), (16, 48, 64), (64, 320, 320), (32, 128, 3)] {
+        for [x, x2, w, res, out] in dtypes() {
+            for seam in seams {
+                let (c1, c2) = seam.unwrap_or((c, 0));
+                let x = input(g, Shape::new(1, side, side, c1), x);
+                let x2 = seam.map(|_| input(g, x.shape.with_channels(c2), x2));
+                for geometry in [
+                    Geometry::same(x.shape, 1),
+                    Geometry::same(x.shape, 3),
+                    Geometry::halved(x.shape, 3, 0),
+                    Geometry::halved(x.shape, 3, 1),
+                    Geometry::doubled(2 * side - 1, 2 * side, 3),
+                ] {
+                    let y = Shape::new(1, geometry.out_h, geometry.out_w, n);
+                    let taps = geometry.size * geometry.size;
+                    let k = taps * (c1 + c2).next_multiple_of(4);
+                    let weight = input(g, Shape::matrix(n, k), w);
+                    for e in extremes(g, y, res, out) {
+                        if e.activation != Activation::Geglu {
+                            conv2d::record(g, x, x2, weight, n, geometry, e).unwrap();
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn attention_family(g: &mut Graph) {
+    for dim in [4, 6, 16, 40, 64, 128, 160, 512] {
+        for [q, kv, out] in dtypes() {
+            // Types are loaded and stored in one place: one head size for all mixtures of them.
+            if dim != 40 && (q != kv || q != out) {
+                continue;
+            }
+            let heads = Heads { count: 2, dim };
+            // 64² tokens exceed a lowered binding limit several times, so that keys come in segments.
+            for side in [3, 16, 64] {
+                let patches = PatchGeometry {
+                    height: side,
+                    width: side,
+                    window_h: side.div_ceil(2),
+                    window_w: side.div_ceil(2),
+                    jitter_h: 0,
+                    jitter_w: 1,
+                };
+                for scope in
+                    [AttentionScope::Full, AttentionScope::Causal, AttentionScope::Patches(patches)]
+                {
+                    for column in [0, 2] {
+                        let shape = Shape::new(1, side, side, 2 * dim + column);
+                        let slice = |tensor| Slice { tensor, column };
+                        let q = slice(input(g, shape, q));
+                        let (k, v) = (slice(input(g, shape, kv)), slice(input(g, shape, kv)));
+                        attention::record(g, q, k, v, heads, scope, out).unwrap();
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn norms_family(g: &mut Graph) {
+    for [x, x2, out] in dtypes() {
+        for (c1, c2) in [(32, 0), (48, 0), (6, 0), (32, 32), (6, 10), (320, 640)] {
+            let x = input(g, Shape::new(2, 8, 8, c1), x);
+            let x2 = (c2 > 0).then(|| input(g, x.shape.with_channels(c2), x2));
+            let affine = input(g, Shape::matrix(1, c1 + c2), F32);
+            for silu in [false, true] {
+                let norm = GroupNorm { weight: affine, bias: affine, groups: 2, eps: 1e-5, silu };
+                group_norm::record(g, x, x2, norm, out).unwrap();
+            }
+            if x2.is_none() {
+                layer_norm::record(g, x, affine, affine, 1e-5, out).unwrap();
+            }
+        }
+    }
+}
+
+fn pointwise_family(g: &mut Graph) {
+    let shape = Shape::new(1, 8, 8, 4);
+    let x = input(g, shape, F32);
+    let step = input(g, latent::StepCoefficients::SHAPE, F32);
+    let table = input(g, Shape::matrix(1, 5 * 16), F32);
+    for [a, b] in dtypes() {
+        let x = input(g, shape, a);
+        silu::record(g, x, b).unwrap();
+    }
+    for dtype in DTYPES {
+        latent::model_input(g, x, step, 2, dtype).unwrap();
+        for branches in [1, 2] {
+            let model = input(g, Shape { batch: branches, ..shape }, dtype);
+            latent::predict_x0(g, x, model, step).unwrap();
+        }
+    }
+    for bits in 0..8 {
+        let pick = |bit: u32| (bits & bit != 0).then_some(x);
+        latent::lift(g, shape, pick(1), pick(2), pick(4), step).unwrap();
+        let axis = if bits & 4 == 0 { Axis::Height } else { Axis::Width };
+        let base = (bits & 2 != 0).then(|| match axis {
+            Axis::Height => input(g, Shape { height: 16, ..shape }, F32),
+            Axis::Width => input(g, Shape { width: 16, ..shape }, F32),
+        });
+        let extras = ResampleExtras { minus: pick(1), base };
+        latent::resample(g, x, axis, table, (16, 4), extras).unwrap();
+    }
+}
