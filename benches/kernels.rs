@@ -6,7 +6,8 @@
 mod common;
 mod harness;
 
-use common::call::{Call, Call::*, Maker, Tail, Taps, Types};
+use common::call::{Built, Call, Call::*, Tail, Taps, Types};
+use common::inputs::Maker;
 use harness::args::Args;
 use harness::peak::Peak;
 use harness::report::{Report, Row};
@@ -162,7 +163,7 @@ fn bench(args: &Args) -> Result<()> {
 }
 
 /// Runs the case once and compares sampled rows; returns the largest error.
-fn verify(gpu: &Gpu, g: &Graph, call: &Call, built: &common::call::Built) -> Result<f64> {
+fn verify(gpu: &Gpu, g: &Graph, call: &Call, built: &Built) -> Result<f64> {
     let plan = Plan::compile(gpu, g, &Slabs::new())?;
     for (tensor, values) in built.inputs() {
         plan.write(gpu, tensor, values)?;

@@ -51,8 +51,8 @@
 //! # Adding a kernel
 //!
 //! One name, five places: `shaders/<family>/<name>.wgsl` (listed in `src/shader/sources.rs`),
-//! `src/kernels/<name>.rs`, `src/reference/<name>.rs`, a row in `tests/kernels.rs`, a row in
-//! `benches/kernels.rs`.
+//! `src/kernels/<name>.rs`, `src/reference/<name>.rs`, a case in
+//! `tests/kernels/cases.rs` (which `tests/common` calls), a row in `benches/kernels.rs`.
 
 pub mod cli;
 #[cfg(feature = "embedded")]

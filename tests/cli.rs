@@ -52,7 +52,7 @@ fn bad_command_lines_exit_64() {
     refuses(&["paint"], USAGE, "paint");
     refuses_to_generate(&["--tier", "quantum"], USAGE, "plain");
     refuses_to_generate(&["-W", "big"], USAGE, "big");
-    refuses_to_generate(&["-W", "-5"], USAGE, "-5");
+    refuses_to_generate(&["-W", "-5"], USAGE, "'-5'");
     refuses_to_generate(&["--limits", "colour=3"], USAGE, "binding=SIZE");
     refuses_to_generate(&["--limits", "storage=1"], USAGE, "storage buffers");
 }
@@ -62,7 +62,7 @@ fn requests_out_of_range_exit_64_and_say_the_range() {
     for size in ["0", "100000", "4294967295"] {
         refuses_to_generate(&["-W", size], USAGE, "16384");
     }
-    for ratio in ["0", "-1", "1.5", "nan", "inf", "0.0001"] {
+    for ratio in ["0", "-1", "1.5", "nan", "inf"] {
         refuses_to_generate(&["--restart-ratio", ratio, "-o", "never.png"], USAGE, "restart");
     }
     for factor in ["0", "2", "nan"] {
@@ -136,17 +136,17 @@ fn the_same_seed_makes_the_same_bytes_at_any_size() {
     let root = folder("seeds");
     let make = |name: &str, flags: &[&str]| {
         let path = root.join(name).to_string_lossy().into_owned();
-        let output = generate(&[&["-o", &path, "--steps", "3", "--stages", "1"], flags].concat());
+        let output = generate(&[&["-o", &path, "--steps", "3"], flags].concat());
         assert!(output.status.success(), "{}", text(&output));
         std::fs::read(path).expect("the picture was written")
     };
-    let size = ["-W", "100", "-H", "52"];
+    let size = ["-W", "100", "-H", "52", "--stages", "1"];
     let first = make("a.png", &[&size[..], &["-s", "5", "--save-stages"]].concat());
     assert_eq!(first, make("b.png", &[&size[..], &["-s", "5"]].concat()));
     assert_ne!(first, make("c.png", &[&size[..], &["-s", "6"]].concat()));
     assert_ne!(first, make("d.png", &[&size[..], &["-s", "5", "--attention", "full"]].concat()));
     make("e.png", &[&size[..], &["-s", "5", "--jitter", "--cfg-scale", "1"]].concat());
-    make("f.png", &["-W", "1", "-H", "7", "--no-lfm", "--no-sg", "--stages", "0"]);
+    make("f.png", &["-W", "1", "-H", "7", "--no-lfm", "--no-sg"]);
     let picture = image::load_from_memory(&first).expect("a PNG");
     assert_eq!((picture.width(), picture.height()), (100, 52));
     assert!(root.join("a-stage0.png").exists() && root.join("a-stage1.png").exists());

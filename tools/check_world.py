@@ -123,6 +123,7 @@ def train(count=2000, epochs=24):
             print(f"step {step} of {steps} loss {loss.item():.4f}", flush=True)
     state = {k: v.half().contiguous() for k, v in judge.state_dict().items()}
     save_file(state, FILE, metadata={"made_by": "tools/check_world.py train", "seed": str(SEED), "torch": torch.__version__})
+    FILE.chmod(0o644)
 
 
 def other_prompts(prompts):

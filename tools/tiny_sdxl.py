@@ -22,7 +22,6 @@ DEFAULTS = {
     "cfg_scale": 3.0,
     "restart_ratio": 0.4,
     "scale_factor": 0.125,
-    "stages": 2,
     "width": 512,
     "height": 512,
 }

@@ -7,7 +7,7 @@
 //     1 causal    keys j <= i
 //     2 patches   Neighborhood Patch Attention on a grid: queries of one block of P_y × P_x (half a window per axis) share
 //                 one key window; its origin follows from the block, so nothing is gathered or copied.
-//   The keys of a dispatch are those in the bound rows of k and v; with the slot `carry` set to `state`,
+//   The keys of a dispatch are those in the bound rows of k and v; with the slot `carry` not `none`,
 //   several dispatches see one segment of the keys each.
 //   The slot `attend` is the engine: tile (GPUs), lanes (wide CPU vectors), columns (any alignment, slow).
 #bind read q

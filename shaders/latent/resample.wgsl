@@ -2,7 +2,7 @@
 //   y[.., i, ..] = sum_t weights[i, t] · (x - minus)[.., first[i] + t, ..]      ALONG_X: i runs over the width
 //   or base - that, when HAS_BASE.
 //   x, minus [items, in_h, in_w, channels] f32;  y, base [items, out_h, out_w, channels] f32, equal to x's
-//   shape but for the axis;  taps [out, 1 + TAPS] f32: the first index, then the weights.
+//   shape but for the axis;  taps [out, 1 + tap_count] f32: the first index, then the weights.
 // One lane per output vec4.
 #bind read x
 #bind read minus

@@ -26,6 +26,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Make a picture from a prompt.
+    #[command(allow_negative_numbers = true)]
     Generate(GenerateArgs),
     /// List the devices, best first, with what they can do.
     Devices,
@@ -122,7 +123,7 @@ pub struct GenerateArgs {
     /// How often the size is doubled. Default: as often as the size calls for.
     #[arg(long)]
     pub stages: Option<u32>,
-    /// Also write the picture of every earlier stage, as NAME-stage0.png and so on.
+    /// Also write the picture of every stage, as NAME-stage0.png and so on.
     #[arg(long)]
     pub save_stages: bool,
     /// Share of the steps that later stages run.

@@ -54,7 +54,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         },
         &mut keep,
     )?;
-    let flops = progress.finish();
+    progress.finish();
     image.save_png(&args.output)?;
     eprintln!(
         "{} ({}×{}) in {:.1} s, {:.0} GFLOP",
@@ -62,7 +62,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         image.width,
         image.height,
         start.elapsed().as_secs_f64(),
-        flops as f64 / 1e9
+        gpu.flops_done() as f64 / 1e9
     );
     if let Some(profile) = gpu.profile_report() {
         eprintln!("{profile}");

@@ -23,7 +23,6 @@ const EXIT_USAGE: u8 = 64;
 
 /// Runs the program on the process's arguments.
 pub fn main() -> ExitCode {
-    quiet_device_layer();
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
@@ -44,15 +43,6 @@ pub fn main() -> ExitCode {
             _ => 1,
         })
     })
-}
-
-/// Mesa's device-selection layer reorders adapters, which we do ourselves, and prints an error where
-/// there is no desktop session.
-fn quiet_device_layer() {
-    if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
-        // SAFETY: the program has one thread yet.
-        unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
-    }
 }
 
 /// The message, the chain of causes, the hint.

@@ -14,7 +14,6 @@ pub struct Progress {
     stage: String,
     stage_start: Instant,
     phase: Phase,
-    flops: u64,
 }
 
 /// What is under way.
@@ -43,16 +42,14 @@ impl Progress {
             stage: String::new(),
             stage_start: Instant::now(),
             phase: Phase::Sampling,
-            flops: 0,
         }
     }
 
     /// Shows an event.
     pub fn show(&mut self, event: Event) {
         match event {
-            Event::Stage { stage, width, height, steps, flops } => {
+            Event::Stage { stage, width, height, steps } => {
                 self.stage = format!("stage {stage} ({width}×{height}, {steps} steps)");
-                self.flops += flops;
                 self.stage_start = Instant::now();
                 self.begin(Phase::Sampling);
             }
@@ -62,10 +59,9 @@ impl Progress {
         }
     }
 
-    /// Ends the last stage. Floating point operations of all sampling so far.
-    pub fn finish(&mut self) -> u64 {
+    /// Ends the last stage.
+    pub fn finish(&mut self) {
         self.end_bar();
-        self.flops
     }
 
     fn begin(&mut self, phase: Phase) {

@@ -48,8 +48,7 @@ impl FromStr for Tier {
     type Err = Error;
     fn from_str(s: &str) -> Result<Self> {
         Tier::ALL.into_iter().find(|t| t.to_string() == s).ok_or_else(|| {
-            Error::usage(format!("unknown tier {s:?}"))
-                .with_hint("tiers are plain, f16 and subgroup")
+            Error::usage(format!("unknown tier {s:?}, expected plain, f16 or subgroup"))
         })
     }
 }

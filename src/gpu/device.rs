@@ -1,6 +1,7 @@
 //! Opening an adapter, or becoming a guest on a device that the caller owns.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -46,6 +47,7 @@ pub struct Gpu {
     /// Bound in place of an absent operand.
     pub(crate) zeros: wgpu::Buffer,
     pub(crate) governor: Governor,
+    pub(crate) flops_done: AtomicU64,
     pub(crate) profile: Option<Mutex<Profile>>,
     failure: Arc<Mutex<Option<Error>>>,
 }
@@ -127,13 +129,11 @@ impl Gpu {
             Some(wanted) => wanted
                 .parse::<usize>()
                 .ok()
-                .map_or_else(
-                    || {
-                        let wanted = wanted.to_lowercase();
-                        all.iter().find(|a| a.get_info().name.to_lowercase().contains(&wanted))
-                    },
-                    |index| all.get(index),
-                )
+                .and_then(|index| all.get(index))
+                .or_else(|| {
+                    let wanted = wanted.to_lowercase();
+                    all.iter().find(|a| a.get_info().name.to_lowercase().contains(&wanted))
+                })
                 .ok_or_else(|| {
                     Error::device(format!("no device {wanted:?} among: {}", names()))
                         .with_hint("list them with: scalediff devices")
@@ -156,7 +156,7 @@ impl Gpu {
             pollster::block_on(chosen.request_device(&descriptor)).map_err(|e| {
                 Error::device(format!("{}: cannot be opened", facts.name)).with_source(e)
             })?;
-        Self::new(facts, device, queue, options)
+        Self::new(facts, device, queue, options).map(Self::watch)
     }
 
     /// Becomes a guest on a device of the caller's, which must have been opened with
@@ -218,23 +218,6 @@ impl Gpu {
             )));
         }
 
-        let failure = Arc::new(Mutex::new(None));
-        let slot = Arc::clone(&failure);
-        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-            let kind = match &error {
-                wgpu::Error::OutOfMemory { .. } => ErrorKind::OutOfMemory,
-                _ => ErrorKind::Device,
-            };
-            let text = error.to_string();
-            lock(&slot).get_or_insert(Error::new(kind, text));
-        }));
-        let slot = Arc::clone(&failure);
-        device.set_device_lost_callback(move |reason, message| {
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                let text = format!("the device was lost: {message}");
-                lock(&slot).get_or_insert(Error::device(text));
-            }
-        });
         let zeros = device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("zeros"),
             size: 256,
@@ -251,14 +234,41 @@ impl Gpu {
             layouts: Mutex::default(),
             zeros,
             governor,
+            flops_done: AtomicU64::new(0),
             profile: options.profile.then(Mutex::default),
-            failure,
+            failure: Arc::default(),
         })
+    }
+
+    /// Collects the device's errors. Only for a device of our own: a guest leaves its host's handlers.
+    fn watch(self) -> Self {
+        let slot = Arc::clone(&self.failure);
+        self.device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            let kind = match &error {
+                wgpu::Error::OutOfMemory { .. } => ErrorKind::OutOfMemory,
+                _ => ErrorKind::Device,
+            };
+            let text = error.to_string();
+            lock(&slot).get_or_insert(Error::new(kind, text));
+        }));
+        let slot = Arc::clone(&self.failure);
+        self.device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                let text = format!("the device was lost: {message}");
+                lock(&slot).get_or_insert(Error::device(text));
+            }
+        });
+        self
     }
 
     /// The device's facts, lowered to what the options allow.
     pub fn caps(&self) -> &Caps {
         &self.facts.caps
+    }
+
+    /// Floating point operations of all plans replayed since the device was opened.
+    pub fn flops_done(&self) -> u64 {
+        self.flops_done.load(Ordering::Relaxed)
     }
 
     /// Time per kernel since the device was opened, when it was opened with `profile`.

@@ -13,7 +13,7 @@ const SLAB_BYTES: u64 = 64 << 20;
 #[derive(Default)]
 pub struct Slabs {
     slabs: Vec<wgpu::Buffer>,
-    /// Bytes used of the last slab, and bytes collected for it but not yet uploaded.
+    /// Weights collected for the next slab.
     pending: Vec<u8>,
     bytes: u64,
 }
@@ -30,7 +30,8 @@ impl Slabs {
     /// The device has no room.
     pub fn push(&mut self, gpu: &Gpu, label: &str, bytes: &[u8]) -> Result<(u32, u64)> {
         let room = SLAB_BYTES.min(gpu.caps().limits.buffer_bytes);
-        if !self.pending.is_empty() && (self.pending.len() + bytes.len()) as u64 > room {
+        let padded = bytes.len().next_multiple_of(256);
+        if !self.pending.is_empty() && (self.pending.len() + padded) as u64 > room {
             self.flush(gpu, label)?;
         }
         let offset = self.pending.len() as u64;
@@ -40,7 +41,7 @@ impl Slabs {
         Ok((self.slabs.len() as u32, offset))
     }
 
-    /// Uploads what is pending; called once after the last weight.
+    /// Uploads what is pending; to be called after the last weight.
     pub fn flush(&mut self, gpu: &Gpu, label: &str) -> Result<()> {
         if self.pending.is_empty() {
             return Ok(());

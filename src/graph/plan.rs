@@ -1,6 +1,7 @@
 //! From recorded ops to buffers, bind groups and dispatches; and the loop that replays them.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::liveness::{Lifetime, assign};
@@ -118,6 +119,7 @@ impl Plan {
     /// Work goes to the device in submissions of about [`SUBMIT_SECONDS`], measured as it runs, with
     /// two in flight, so that the device never waits for the host and `pulse` can stop it.
     pub fn run(&self, gpu: &Gpu, pulse: Pulse) -> Result<()> {
+        gpu.flops_done.fetch_add(self.flops(), Ordering::Relaxed);
         if let Some(profile) = &gpu.profile {
             self.run_profiled(gpu, &mut lock(profile))?;
             return pulse(1.0);

@@ -3,7 +3,8 @@
 use bytemuck::NoUninit;
 
 use super::engine::Engine;
-use super::matmul::{Epilogue, choose_tail};
+use super::lanes::fits;
+use super::matmul::{Epilogue, check_tail, choose_tail};
 use crate::error::Result;
 use crate::gpu::Caps;
 use crate::graph::{Graph, Launch, Window};
@@ -106,8 +107,15 @@ pub fn record(
             g.error(format!("a picture of shape {} is too small for this network", x.shape))
         );
     }
-    let y = g.tensor(Shape::new(x.shape.batch, out_h, out_w, n), e.out);
     let (c1, c2) = (x.shape.channels, x2.map_or(0, |t| t.shape.channels));
+    let shape = Shape::new(x.shape.batch, out_h, out_w, n);
+    let taps_c = size * size * (c1 + c2).next_multiple_of(4);
+    fits(g, "the weight", weight.shape, Shape::matrix(n.next_multiple_of(4), taps_c))?;
+    if let Some(x2) = x2 {
+        fits(g, "the second input", x2.shape, x.shape.with_channels(c2))?;
+    }
+    check_tail(g, shape, 1, &e)?;
+    let y = g.tensor(shape, e.out);
     let (in_h, in_w) = (x.shape.height, x.shape.width);
     let rows_per_item = out_h * out_w;
     // Input rows under the output rows first..=last, the halo included.

@@ -224,3 +224,24 @@ pub fn record(
         });
     Ok(y)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::Limits;
+    use crate::graph::split;
+
+    #[test]
+    fn pictures_of_every_size_split_within_the_floors_binding() {
+        for (side, channels) in [(2048, 512), (4096, 256), (4096, 128), (6144, 256)] {
+            let mut g = Graph::new(Caps::FLOOR);
+            let x = g.input("x", Shape::new(1, side, side, channels), DType::F32);
+            let weight = g.input("weight", Shape::matrix(1, channels), DType::F32);
+            let norm = GroupNorm { weight, bias: weight, groups: 32, eps: 1e-6, silu: true };
+            record(&mut g, x, None, norm, DType::F32).unwrap();
+            for op in g.ops() {
+                split(op, Limits::WEBGPU.binding_bytes).unwrap();
+            }
+        }
+    }
+}

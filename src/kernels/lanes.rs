@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::tensor::Tensor;
+use crate::tensor::{Shape, Tensor};
 
 /// Invocations of a workgroup in such kernels.
 pub(super) const WG: u32 = 64;
@@ -27,4 +27,14 @@ pub(super) fn check_lanes(g: &Graph, tensor: Tensor) -> Result<()> {
         .with_hint("make the picture smaller (-W, -H)"));
     }
     Ok(())
+}
+
+/// Refuses an operand whose shape is not what the kernel will index: shaders do not check bounds.
+pub(super) fn fits(g: &Graph, what: &str, got: Shape, want: Shape) -> Result<()> {
+    if got == want {
+        return Ok(());
+    }
+    Err(g
+        .error(format!("{what} has shape {got}, expected {want}"))
+        .with_hint("the configs of this model contradict each other or its weights"))
 }

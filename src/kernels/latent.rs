@@ -6,7 +6,7 @@
 
 use bytemuck::NoUninit;
 
-use super::lanes::{WG, check_lanes, groups_for};
+use super::lanes::{WG, check_lanes, fits, groups_for};
 use crate::error::Result;
 use crate::gpu::Caps;
 use crate::graph::{Graph, Launch, Window};
@@ -144,6 +144,8 @@ pub fn choose_predict_x0(caps: &Caps, model: DType, guided: bool) -> Variant {
 /// Records guidance and the clean prediction; `model` holds one branch, or the negative and the positive.
 pub fn predict_x0(g: &mut Graph, x: Tensor, model: Tensor, step: Tensor) -> Result<Tensor> {
     let guided = model.shape.batch == 2 * x.shape.batch;
+    let branches = if guided { 2 } else { 1 };
+    fits(g, "the model output", model.shape, Shape { batch: branches * x.shape.batch, ..x.shape })?;
     let x0 = g.tensor(x.shape, DType::F32);
     let lanes = x.shape.rows() * x.shape.stride4();
     let variant = choose_predict_x0(g.caps(), model.dtype, guided);
@@ -315,4 +317,23 @@ pub fn lift(
             Launch::new(&params, groups_for(lanes))
         });
     Ok(y)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::Limits;
+    use crate::graph::split;
+
+    #[test]
+    fn large_pictures_are_resampled_within_the_floors_binding() {
+        let mut g = Graph::new(Caps::FLOOR);
+        let x = g.input("image", Shape::new(1, 3000, 4000, 3), DType::F32);
+        let table = g.input("taps", Shape::matrix(1, 5 * 8000), DType::F32);
+        let tall = resample(&mut g, x, Axis::Height, table, (6000, 4), Default::default()).unwrap();
+        resample(&mut g, tall, Axis::Width, table, (8000, 4), Default::default()).unwrap();
+        for op in g.ops() {
+            assert!(split(op, Limits::WEBGPU.binding_bytes).unwrap().len() > 1);
+        }
+    }
 }

@@ -3,11 +3,12 @@
 use bytemuck::NoUninit;
 
 use super::engine::Engine;
+use super::lanes::fits;
 use crate::error::Result;
 use crate::gpu::Caps;
 use crate::graph::{Graph, Launch, Window};
 use crate::shader::{KernelSpec, Variant};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Shape, Tensor};
 
 /// `matmul`.
 pub const SPEC: KernelSpec = KernelSpec { name: "matmul", file: "gemm/matmul.wgsl" };
@@ -93,6 +94,20 @@ fn engine(caps: &Caps, x: Tensor, n: u32, e: &Epilogue) -> Engine {
     Engine::choose(caps, x.shape.rows(), n, e.activation == Activation::Geglu)
 }
 
+/// Checks what the epilogue reads against the output's shape.
+pub(super) fn check_tail(g: &Graph, y: Shape, times: u32, e: &Epilogue) -> Result<()> {
+    if let Some(bias) = e.bias {
+        fits(g, "the bias", bias.shape, Shape::matrix(1, times * y.channels.next_multiple_of(4)))?;
+    }
+    if let Some(vector) = e.row_vector {
+        fits(g, "the vector", vector.shape, Shape::matrix(y.batch, y.channels))?;
+    }
+    match e.residual {
+        Some(residual) => fits(g, "the residual", residual.shape, y),
+        None => Ok(()),
+    }
+}
+
 /// Variant of `matmul` for `n` output columns.
 pub fn choose(caps: &Caps, x: Tensor, weight: DType, n: u32, e: &Epilogue) -> Variant {
     choose_tail(caps, weight, e, engine(caps, x, n, e)).elem("x", caps.elem(x.dtype))
@@ -100,8 +115,11 @@ pub fn choose(caps: &Caps, x: Tensor, weight: DType, n: u32, e: &Epilogue) -> Va
 
 /// Records `[rows, k] · [n, k]ᵀ`; `n` is the number of output columns.
 pub fn record(g: &mut Graph, x: Tensor, weight: Tensor, n: u32, e: Epilogue) -> Result<Tensor> {
-    let y = g.tensor(x.shape.with_channels(n), e.out);
     let times = if e.activation == Activation::Geglu { 2 } else { 1 };
+    let want = Shape::matrix(times * n.next_multiple_of(4), x.shape.channels.next_multiple_of(4));
+    fits(g, "the weight", weight.shape, want)?;
+    check_tail(g, x.shape.with_channels(n), times, &e)?;
+    let y = g.tensor(x.shape.with_channels(n), e.out);
     let (c4, n4) = (x.shape.stride4(), n.div_ceil(4));
     let rows_per_item = x.shape.rows_per_item();
     let engine = engine(g.caps(), x, n, &e);

@@ -68,9 +68,14 @@ impl<'a> Model<'a> {
         Ok(Loaded { net, slabs: loader.finish()? })
     }
 
+    /// `unet/config.json`.
+    pub fn unet_config(&self) -> Result<UnetConfig> {
+        UnetConfig::new(&self.config("unet/config.json")?)
+    }
+
     /// `unet/`.
     pub fn unet(&self) -> Result<Loaded<Unet>> {
-        let config = UnetConfig::new(&self.config("unet/config.json")?)?;
+        let config = self.unet_config()?;
         self.load("unet", "diffusion_pytorch_model", |w| Unet::load(w, config))
     }
 
@@ -107,7 +112,7 @@ impl<'a> Model<'a> {
     pub fn zeros_for_absent_prompt(&self) -> Result<bool> {
         let index: Value = self.files.read_json("model_index.json")?;
         let class = index.get("_class_name").and_then(Value::as_str).unwrap_or("unknown");
-        if !class.starts_with("StableDiffusionXL") {
+        if class != "StableDiffusionXLPipeline" && class != "StableDiffusionXLImg2ImgPipeline" {
             return Err(Error::model(format!("model_index.json: a {class} is not supported"))
                 .with_hint("supported: StableDiffusionXLPipeline in diffusers layout"));
         }

@@ -26,7 +26,7 @@ pub struct Request {
     pub restart_ratio: Option<f64>,
     /// Side of the low band as a share of the latents' side, above 0 and at most 1.
     pub scale_factor: Option<f64>,
-    /// Neighborhood patches in the later stages; `false`: attention over the whole picture.
+    /// Attention over the whole picture in the later stages; `false`: neighborhood patches.
     pub full_attention: bool,
     pub no_frequency_mixing: bool,
     pub no_structure_guidance: bool,
@@ -36,7 +36,7 @@ pub struct Request {
 
 /// A model's default settings: the paper's, or what its `scalediff.json` says.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Defaults {
     pub width: Option<u32>,
     pub height: Option<u32>,

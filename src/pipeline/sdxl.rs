@@ -10,7 +10,9 @@ use crate::graph::{Graph, Plan};
 use crate::models::sdxl_unet::{Conditioning, Draw, Unet, Windows};
 use crate::models::text::{ClipEncoder, ClipTokenizer};
 use crate::sampling::{EulerDiscrete, Schedule, TorchRng, stream_seed};
-use crate::scalediff::{Attention, Cascade, Denoiser, Observer, Prediction, SizePlan, StageResult};
+use crate::scalediff::{
+    Attention, Cascade, Denoiser, MAX_STAGES, Observer, Prediction, SizePlan, StageResult,
+};
 use crate::tensor::{DType, Shape, Tensor};
 use crate::weights::ModelFiles;
 
@@ -74,11 +76,22 @@ impl<'a> SdxlPipeline<'a> {
     ) -> Result<Image> {
         let cfg = self.defaults.cfg_scale(request)?;
         let options = self.defaults.options(request);
+        options.check()?;
+        self.model.scheduler()?.schedule(options.steps)?;
         let vae = self.model.vae_config()?;
-        let unet = self.model.unet()?;
-        let native = unet.net.config.sample_size * vae.factor();
+        let unet = self.model.unet_config()?;
+        let latent = vae.latent_channels;
+        if unet.in_channels != latent || unet.out_channels != latent {
+            return Err(Error::model(format!(
+                "unet/config.json: {} channels in and {} out, vae/config.json: latent_channels {latent}",
+                unet.in_channels, unet.out_channels
+            ))
+            .with_hint("this looks like an inpainting or editing model; text-to-image models are supported"));
+        }
+        let native = unet.sample_size * vae.factor();
+        let stages = request.stages.unwrap_or(DEFAULT_STAGES).min(MAX_STAGES);
         let side = |asked: Option<u32>, default: Option<u32>| {
-            asked.or(default).unwrap_or(native << request.stages.unwrap_or(DEFAULT_STAGES))
+            asked.or(default).unwrap_or_else(|| native.saturating_mul(1 << stages))
         };
         let size = SizePlan::new(
             side(request.width, self.defaults.width),
@@ -102,6 +115,7 @@ impl<'a> SdxlPipeline<'a> {
             embeddings.insert(0, zeros);
         }
 
+        let unet = self.model.unet()?;
         let seed = request.seed;
         let channels = vae.latent_channels;
         let mut noise = |stage: u32, h: u32, w: u32| {

@@ -26,11 +26,34 @@ pub struct CascadeOptions {
     pub jitter: Option<u64>,
 }
 
+impl CascadeOptions {
+    /// # Errors
+    /// A setting out of its range.
+    pub fn check(&self) -> Result<()> {
+        let share = |name: &str, value: f64| {
+            if value > 0.0 && value <= 1.0 {
+                return Ok(());
+            }
+            Err(Error::usage(format!("{name} is {value}, expected above 0 and at most 1")))
+        };
+        share("the restart ratio", self.restart_ratio)?;
+        share("the scale factor", self.scale_factor)?;
+        if restart_step(self.steps, self.restart_ratio) >= self.steps {
+            return Err(Error::usage(format!(
+                "{} steps with a restart ratio of {} leave later stages no step to run",
+                self.steps, self.restart_ratio
+            ))
+            .with_hint("use more --steps or a larger --restart-ratio"));
+        }
+        Ok(())
+    }
+}
+
 /// What happens, for whoever watches.
 #[derive(Debug, Clone, Copy)]
 pub enum Event {
     /// A stage begins: 0 is the base. `steps` sampler steps, `width × height` pixels.
-    Stage { stage: u32, width: u32, height: u32, steps: usize, flops: u64 },
+    Stage { stage: u32, width: u32, height: u32, steps: usize },
     /// A share of the stage's sampling is done.
     Sampling(f64),
     /// A share of turning latents into the picture is done.
@@ -73,27 +96,9 @@ impl Cascade<'_> {
         observer: Observer,
     ) -> Result<()> {
         let o = self.options;
-        if !(o.restart_ratio > 0.0 && o.restart_ratio <= 1.0) {
-            return Err(Error::usage(format!(
-                "restart ratio {} lies outside 0 to 1",
-                o.restart_ratio
-            )));
-        }
-        if !(o.scale_factor > 0.0 && o.scale_factor <= 1.0) {
-            return Err(Error::usage(format!(
-                "scale factor {} lies outside 0 to 1",
-                o.scale_factor
-            )));
-        }
+        o.check()?;
         let schedule = self.denoiser.schedule(o.steps)?;
         let restart_at = restart_step(o.steps, o.restart_ratio);
-        if restart_at >= o.steps {
-            return Err(Error::usage(format!(
-                "restart ratio {} of {} steps leaves no step to run",
-                o.restart_ratio, o.steps
-            ))
-            .with_hint("use more steps or a larger --restart-ratio"));
-        }
         let factor = self.codec.factor();
         let (base_h, base_w) = (size.base_height / factor, size.base_width / factor);
         let cfg = self.denoiser.guidance();
@@ -152,8 +157,7 @@ impl Cascade<'_> {
             };
             let mut plan = compile(first_step)?;
             let steps = o.steps - first_step;
-            let flops = plan.flops() * steps as u64;
-            observer(Event::Stage { stage, width, height, steps, flops })?;
+            observer(Event::Stage { stage, width, height, steps })?;
             plan.start(&latents.values)?;
             for i in first_step..o.steps {
                 if i > first_step && o.jitter.is_some() && stage > 0 {

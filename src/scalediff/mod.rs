@@ -13,4 +13,4 @@ pub use cascade::{Cascade, CascadeOptions, Event, Observer, StageResult};
 pub use denoiser::{Attention, Codec, Denoiser, Prediction};
 pub use filters::{LowPass, antialiased_taps, bicubic_taps, upsample_bicubic};
 pub use sampler::{Coefficients, Latents};
-pub use size::SizePlan;
+pub use size::{MAX_STAGES, SizePlan};

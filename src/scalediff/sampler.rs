@@ -25,7 +25,7 @@ impl Latents {
     }
 }
 
-/// The coefficients of one step of the Euler sampler (ALGORITHM 1.5, in fused form): with
+/// The coefficients of one step of the Euler sampler (in fused form): with
 /// r = sigma_next / sigma, x ← r·x + (1 - r)·(x0 + g·U(low)).
 pub struct Coefficients;
 
@@ -127,11 +127,6 @@ impl<'a> StepPlan<'a> {
     pub(super) fn finish(&self) -> Result<Vec<f32>> {
         self.plan.read(self.gpu, self.x)
     }
-
-    /// Floating point operations of one step.
-    pub(super) fn flops(&self) -> u64 {
-        self.plan.flops()
-    }
 }
 
 /// What a stage starts from.
@@ -142,7 +137,7 @@ pub(super) struct Restart {
     pub low: Vec<f32>,
 }
 
-/// Mixes the latent upsampling with the encoded picture and adds noise (ALGORITHM 1.1, steps 2 to 6).
+/// Mixes the latent upsampling with the encoded picture and adds noise (the paper's latent frequency mixing).
 pub(super) fn restart(
     gpu: &Gpu,
     previous: &Latents,

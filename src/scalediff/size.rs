@@ -4,6 +4,8 @@ use crate::error::{Error, Result};
 
 /// The largest side of a picture.
 const MAX_SIDE: u32 = 16_384;
+/// The most doublings.
+pub const MAX_STAGES: u32 = 6;
 
 /// Base size and number of doublings that lead to a picture of at least `width × height`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +39,7 @@ impl SizePlan {
         }
         let ratio = (f64::from(width) * f64::from(height)).sqrt() / f64::from(native.max(1));
         let stages = stages.unwrap_or_else(|| ratio.log2().round().max(0.0) as u32);
-        if stages > 6 {
+        if stages > MAX_STAGES {
             return Err(Error::usage(format!("{stages} stages are too many"))
                 .with_hint("each stage doubles the size; 2 make 4096 of 1024"));
         }

@@ -70,6 +70,15 @@ impl Comparison {
     }
 }
 
+impl Values {
+    fn len(&self) -> usize {
+        match self {
+            Values::F32(values) => values.len(),
+            Values::I64(values) => values.len(),
+        }
+    }
+}
+
 impl Case {
     /// # Errors
     /// A file that is no case.
@@ -169,6 +178,9 @@ impl Case {
         let (Values::I64(values), [_, length]) = (&tensor.values, tensor.shape.as_slice()) else {
             return Err(Error::model(format!("input {name} is not I64 with two dimensions")));
         };
+        if values.is_empty() {
+            return Err(Error::model(format!("input {name} is empty")));
+        }
         let row = |row: &[i64]| {
             row.iter()
                 .map(|v| {
@@ -177,7 +189,7 @@ impl Case {
                 })
                 .collect()
         };
-        values.chunks_exact((*length).max(1)).map(row).collect()
+        values.chunks_exact(*length).map(row).collect()
     }
 
     /// Whether an output is recorded.
@@ -208,9 +220,6 @@ impl Case {
         got: BTreeMap<String, CaseTensor>,
         tolerance: f64,
     ) -> Result<Vec<Comparison>> {
-        if self.inputs.is_empty() && self.outputs.len() != got.len() {
-            log::debug!("{} outputs computed, {} recorded", got.len(), self.outputs.len());
-        }
         self.outputs
             .iter()
             .map(|(name, want)| {
@@ -225,7 +234,7 @@ impl Case {
 
 /// Relative L2 distance in f64; infinite where the shape differs or a value is not finite.
 fn distance(got: &CaseTensor, want: &CaseTensor) -> f64 {
-    if got.shape != want.shape {
+    if got.shape != want.shape || got.values.len() != want.values.len() {
         return f64::INFINITY;
     }
     match (&got.values, &want.values) {

@@ -66,15 +66,13 @@ fn one(name: &str, shape: Vec<usize>, values: Vec<f32>) -> Outputs {
 #[serde(deny_unknown_fields)]
 struct Nothing {}
 
-/// `[b, c, h, w]` as a shape.
-fn picture([b, c, h, w]: [usize; 4]) -> Result<Shape> {
-    let side = |v: usize| {
-        u32::try_from(v)
-            .ok()
-            .filter(|v| (1..=65_536).contains(v))
-            .ok_or_else(|| Error::model(format!("a side of {v} is out of range")))
-    };
-    Ok(Shape::new(side(b)?, side(h)?, side(w)?, side(c)?))
+/// `[b, c, h, w]` as a shape of at most 2^28 values.
+fn picture(dims: [usize; 4]) -> Result<Shape> {
+    let count = dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+    match (count, dims.map(u32::try_from)) {
+        (Some(1..=0x1000_0000), [Ok(b), Ok(c), Ok(h), Ok(w)]) => Ok(Shape::new(b, h, w, c)),
+        _ => Err(Error::model(format!("a tensor of shape {dims:?} is empty or too large"))),
+    }
 }
 
 /// Channels first to channels last, item by item.
@@ -129,7 +127,9 @@ fn unet(model: &Model, case: &Case) -> Result<Outputs> {
     let (_, timestep) = case.input::<1>("timestep")?;
     let ([b, tokens, width], context) = case.input::<3>("encoder_hidden_states")?;
     let ([_, pooled_width], pooled) = case.input::<2>("text_embeds")?;
-    let (_, time_ids) = case.input::<2>("time_ids")?;
+    let ([_, 6], time_ids) = case.input::<2>("time_ids")? else {
+        return Err(Error::model("input time_ids does not have six columns"));
+    };
     let shape = picture(dims)?;
     let unet = model.unet()?;
     let net = &unet.net;
@@ -268,6 +268,9 @@ fn pipeline(model: &Model, case: &Case) -> Result<Outputs> {
         PromptIds { first: ids("negative_ids")?, second: ids("negative_ids_2")? },
         PromptIds { first: ids("prompt_ids")?, second: ids("prompt_ids_2")? },
     ];
+    if p.stages > 6 {
+        return Err(Error::model(format!("{} stages are too many", p.stages)));
+    }
     let mut noises = Vec::new();
     for stage in 0..=p.stages {
         let (dims, values) = case.input::<4>(&format!("noise.{stage}"))?;
@@ -327,7 +330,7 @@ fn npa_attention(gpu: &Gpu, precision: Precision, case: &Case) -> Result<Outputs
     let mut batch = 1;
     for name in ["q", "k", "v"] {
         let ([b, h, l, d], values) = case.input::<4>(name)?;
-        if l != (p.height * p.width) as usize {
+        if l as u64 != u64::from(p.height) * u64::from(p.width) {
             return Err(Error::model(format!(
                 "input {name} has {l} tokens, the grid {}×{}",
                 p.height, p.width
@@ -451,7 +454,9 @@ fn bicubic(gpu: &Gpu, case: &Case) -> Result<Outputs> {
     let p: Params = case.params()?;
     let (mut g, mut inputs) = (Graph::new(gpu.caps().clone()), Vec::new());
     let x = latent_input(&mut g, case, "x", &mut inputs)?;
-    let (height, width) = (p.height.clamp(1, 65_536), p.width.clamp(1, 65_536));
+    let (height, width) = (p.height, p.width);
+    let Shape { batch, channels, .. } = x.shape;
+    picture([batch, channels, height, width].map(|v| v as usize))?;
     let y = upsample_bicubic(&mut g, x, height, width, &mut inputs)?;
     run_graph(gpu, g, &Slabs::new(), &inputs, y, "y")
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 pub use case::{Case, Comparison};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::Gpu;
 use crate::pipeline::{Model, Precision};
 use crate::weights::ModelFiles;
@@ -33,7 +33,8 @@ impl Outcome {
 
     /// Whether the case could not be read or names something unknown.
     pub fn unreadable(&self) -> bool {
-        self.result.is_err()
+        let kind = self.result.as_ref().err().map(Error::kind);
+        matches!(kind, Some(ErrorKind::Io | ErrorKind::Model | ErrorKind::Usage))
     }
 }
 

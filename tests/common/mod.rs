@@ -1,4 +1,6 @@
 //! Shared by the kernel tests and the benches: kernel calls as data, their inputs, their reference.
 
 pub mod call;
-pub mod rng;
+pub mod inputs;
+mod oracle;
+mod rng;

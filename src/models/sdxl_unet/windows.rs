@@ -22,7 +22,9 @@ impl Windows<'_> {
     pub(super) fn scope(&mut self, level: usize, grid: Shape) -> AttentionScope {
         let Some((h, w)) = self.base else { return AttentionScope::Full };
         let (window_h, window_w) = (halvings(h, level), halvings(w, level));
-        let mut shift = |window: u32| self.jitter.as_mut().map_or(0, |draw| draw(window / 2));
+        // The kernel takes shifts up to 255; windows above 510 tokens are rarer than that matters.
+        let mut shift =
+            |window: u32| self.jitter.as_mut().map_or(0, |draw| draw((window / 2).min(255)));
         AttentionScope::Patches(PatchGeometry {
             height: grid.height,
             width: grid.width,

@@ -29,6 +29,8 @@ impl VaeConfig {
     pub fn new(c: &Config) -> Result<Self> {
         c.require("_class_name", &[json!("AutoencoderKL")])?;
         c.require("act_fn", &[json!("silu"), json!("swish")])?;
+        c.require("in_channels", &[json!(3)])?;
+        c.require("out_channels", &[json!(3)])?;
         c.require("latents_mean", &[])?;
         c.require("latents_std", &[])?;
         let channels = c.dim_list("block_out_channels")?;
@@ -45,7 +47,7 @@ impl VaeConfig {
         Ok(Self {
             resnets_per_level: c.dim("layers_per_block")?,
             latent_channels: c.dim("latent_channels")?,
-            image_channels: c.dim_opt("in_channels")?.unwrap_or(3),
+            image_channels: 3,
             groups: c.dim_opt("norm_num_groups")?.unwrap_or(32),
             mid_attention: c.flag("mid_block_add_attention", true)?,
             quant_conv: c.flag("use_quant_conv", true)?,
