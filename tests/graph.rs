@@ -131,8 +131,9 @@ proptest! {
     ) {
         let mut g = Graph::new(Caps::FLOOR);
         let x = g.input("x", Shape::new(2, side, side, c), dtype);
-        let weight = g.input("w", Shape::matrix(n.next_multiple_of(4), c), dtype);
-        let taps = g.input("w", Shape::matrix(n.next_multiple_of(4), 9 * c.next_multiple_of(4)), dtype);
+        let (n4, c4) = (n.next_multiple_of(4), c.next_multiple_of(4));
+        let weight = g.input("w", Shape::matrix(n4, c4), dtype);
+        let taps = g.input("w", Shape::matrix(n4, 9 * c4), dtype);
         let geometry = match stride {
             1 => Geometry::same(x.shape, 3),
             _ => Geometry::halved(x.shape, 3, 1),
