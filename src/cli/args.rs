@@ -117,7 +117,7 @@ pub struct GenerateArgs {
     /// The same seed makes the same picture on the same device. Negative: random.
     #[arg(short, long, allow_negative_numbers = true, default_value_t = -1)]
     pub seed: i64,
-    /// The PNG file to write.
+    /// The file to write, always PNG.
     #[arg(short, long, default_value = "scalediff.png")]
     pub output: PathBuf,
     /// How often the size is doubled. Default: as often as the size calls for.

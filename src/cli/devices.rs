@@ -19,9 +19,9 @@ pub fn run() -> Result<()> {
         };
         let tiers: Vec<String> = a.caps.tiers().iter().map(ToString::to_string).collect();
         let l = &a.caps.limits;
-        println!("{index}: {} ({class}, {}, {})", a.name, a.backend, a.driver);
-        println!("   tiers: {}", tiers.join(" "));
-        println!(
+        outln!("{index}: {} ({class}, {}, {})", a.name, a.backend, a.driver);
+        outln!("   tiers: {}", tiers.join(" "));
+        outln!(
             "   limits: binding {} MiB, buffer {} MiB, {} groups per axis, {} storage buffers, {} KiB workgroup memory",
             l.binding_bytes >> 20,
             l.buffer_bytes >> 20,

@@ -23,7 +23,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     };
     let gpu = Gpu::open(&args.device.gpu_options(args.profile))?;
     print_device(&gpu);
-    eprintln!("model {}, seed {seed}", files.name());
+    errln!("model {}, seed {seed}", files.name());
 
     let request = Request {
         prompt: args.prompt.clone(),
@@ -56,7 +56,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     )?;
     progress.finish();
     image.save_png(&args.output)?;
-    eprintln!(
+    errln!(
         "{} ({}×{}) in {:.1} s, {:.0} GFLOP",
         args.output.display(),
         image.width,
@@ -65,7 +65,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         gpu.flops_done() as f64 / 1e9
     );
     if let Some(profile) = gpu.profile_report() {
-        eprintln!("{profile}");
+        errln!("{profile}");
     }
     Ok(())
 }
@@ -74,7 +74,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
 pub fn print_device(gpu: &Gpu) {
     let facts = gpu.facts();
     let tier = facts.caps.tiers().last().map_or_else(String::new, ToString::to_string);
-    eprintln!("{} ({}, {}), tier {tier}", facts.name, facts.backend, facts.driver);
+    errln!("{} ({}, {}), tier {tier}", facts.name, facts.backend, facts.driver);
 }
 
 #[cfg(feature = "embedded")]
@@ -93,6 +93,7 @@ fn stage_path(output: &Path, stage: u32) -> PathBuf {
     output.with_file_name(format!("{stem}-stage{stage}.png"))
 }
 
+/// Refuses a place that cannot be written before the work, not after it.
 fn check_output(output: &Path) -> Result<()> {
     let folder = match output.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -106,7 +107,11 @@ fn check_output(output: &Path) -> Result<()> {
         return Err(Error::usage(format!("{} is a folder", output.display()))
             .with_hint("give a file name with -o"));
     }
-    Ok(())
+    if output.extension().is_some_and(|e| !e.eq_ignore_ascii_case("png")) {
+        return Err(Error::usage(format!("{}: only PNG can be written", output.display()))
+            .with_hint("give a name that ends in .png"));
+    }
+    Image::check_place(output)
 }
 
 /// The standard library's own randomness, which it draws from the system.

@@ -12,7 +12,7 @@ impl Log for Stderr {
 
     fn log(&self, record: &Record) {
         if self.enabled(record.metadata()) {
-            eprintln!("{}: {}", record.level().as_str().to_lowercase(), record.args());
+            errln!("{}: {}", record.level().as_str().to_lowercase(), record.args());
         }
     }
 

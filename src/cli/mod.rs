@@ -3,6 +3,22 @@
 //! Exit codes: 0 done; 1 failed (for `verify`: a case is out of tolerance); 2 a case or model that
 //! cannot be read (`verify` only); 64 a command line that cannot be carried out.
 
+/// Prints a line; a reader that went away must not end the work with a panic.
+macro_rules! outln {
+    ($($arg:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stdout(), $($arg)*);
+    }};
+}
+
+/// The same on standard error.
+macro_rules! errln {
+    ($($arg:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stderr(), $($arg)*);
+    }};
+}
+
 mod args;
 mod devices;
 mod generate;
@@ -47,13 +63,13 @@ pub fn main() -> ExitCode {
 
 /// The message, the chain of causes, the hint.
 fn print_error(error: &Error) {
-    eprintln!("error: {error}");
+    errln!("error: {error}");
     let mut source = error.source();
     while let Some(cause) = source {
-        eprintln!("  cause: {cause}");
+        errln!("  cause: {cause}");
         source = cause.source();
     }
     if let Some(hint) = error.hint() {
-        eprintln!("  hint: {hint}");
+        errln!("  hint: {hint}");
     }
 }

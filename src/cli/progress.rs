@@ -89,7 +89,7 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.set_position((share * 1000.0) as u64);
         } else if share >= 1.0 && phase == Phase::Decoding {
-            eprintln!("{}: {:.1} s", self.stage, self.stage_start.elapsed().as_secs_f64());
+            errln!("{}: {:.1} s", self.stage, self.stage_start.elapsed().as_secs_f64());
         }
     }
 

@@ -19,14 +19,18 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
                 Ok(outputs) => {
                     for c in outputs {
                         let verdict = if c.passed() { "ok  " } else { "FAIL" };
-                        println!(
+                        outln!(
                             "{verdict} {:<20} {:<24} {:<14} error {:.2e} of {:.0e}",
-                            outcome.name, outcome.component, c.output, c.error, c.tolerance
+                            outcome.name,
+                            outcome.component,
+                            c.output,
+                            c.error,
+                            c.tolerance
                         );
                     }
                 }
                 Err(error) => {
-                    println!("UNREADABLE {} {}", outcome.name, outcome.component);
+                    outln!("UNREADABLE {} {}", outcome.name, outcome.component);
                     print_error(error);
                 }
             }
@@ -41,7 +45,7 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
             unreadable += 1;
         }
     }
-    println!("{passed} cases passed, {failed} failed, {unreadable} unreadable");
+    outln!("{passed} cases passed, {failed} failed, {unreadable} unreadable");
     Ok(ExitCode::from(match (unreadable, failed) {
         (0, 0) => 0,
         (0, _) => 1,

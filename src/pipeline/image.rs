@@ -46,30 +46,43 @@ impl Image {
             image::ExtendedColorType::Rgb8,
         )
         .map_err(|e| Error::internal("the picture cannot be encoded as PNG").with_source(e))?;
-
-        let failed = |e| {
-            Error::io(format!("cannot write {}", path.display()), e).with_hint(
-                "check that the folder exists and has room, or choose another file with -o",
-            )
-        };
-        let name = path.file_name().ok_or_else(|| {
-            Error::usage(format!("{} names no file", path.display()))
-                .with_hint("give a file name with -o")
-        })?;
-        let mut part = name.to_os_string();
-        part.push(format!(".{}.part", std::process::id()));
-        let part = path.with_file_name(part);
-        let write = || -> std::io::Result<()> {
-            let mut file = fs::File::create(&part)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            fs::rename(&part, path)
-        };
-        write().map_err(|e| {
-            let _ = fs::remove_file(&part);
-            failed(e)
-        })
+        replace_file(path, Some(&bytes))
     }
+
+    /// Finds out whether [`Image::save_png`] could write to `path`, without touching what is there.
+    ///
+    /// # Errors
+    /// A place that cannot be written, or something there that is not a plain file.
+    pub fn check_place(path: &Path) -> Result<()> {
+        if path.exists() && !path.is_file() {
+            return Err(Error::usage(format!("{} exists and is not a plain file", path.display()))
+                .with_hint("give a file name with -o"));
+        }
+        replace_file(path, None)
+    }
+}
+
+/// Writes a new file beside `path` and renames it there; without `bytes` it only tries.
+fn replace_file(path: &Path, bytes: Option<&[u8]>) -> Result<()> {
+    // A link is followed: its target is replaced, not the link.
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let part = path.with_file_name(format!(".scalediff-{}.part", std::process::id()));
+    let write = || -> std::io::Result<()> {
+        let mut file = fs::File::create(&part)?;
+        match bytes {
+            None => fs::remove_file(&part),
+            Some(bytes) => {
+                file.write_all(bytes)?;
+                file.sync_all()?;
+                fs::rename(&part, &path)
+            }
+        }
+    };
+    write().map_err(|e| {
+        let _ = fs::remove_file(&part);
+        Error::io(format!("cannot write {}", path.display()), e)
+            .with_hint("check that the folder exists and has room, or choose another file with -o")
+    })
 }
 
 #[cfg(test)]

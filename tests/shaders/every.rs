@@ -51,7 +51,8 @@ fn dtypes<const N: usize>() -> impl Iterator<Item = [DType; N]> {
 
 /// Epilogues over an output of shape `y`: every activation with every set of operands.
 fn epilogues(g: &mut Graph, y: Shape, res: DType, out: DType) -> Vec<Epilogue> {
-    let bias = input(g, Shape::matrix(1, 2 * y.channels), F32);
+    let padded = y.channels.next_multiple_of(4);
+    let biases = [1, 2].map(|times| input(g, Shape::matrix(1, times * padded), F32));
     let row_vector = input(g, Shape::matrix(y.batch, y.channels), F32);
     let residual = input(g, y, res);
     let mut all = Vec::new();
@@ -69,7 +70,8 @@ fn epilogues(g: &mut Graph, y: Shape, res: DType, out: DType) -> Vec<Epilogue> {
                 continue;
             }
             all.push(Epilogue {
-                bias: (bits & 1 != 0).then_some(bias),
+                bias: (bits & 1 != 0)
+                    .then_some(biases[usize::from(activation == Activation::Geglu)]),
                 row_vector: (bits & 2 != 0).then_some(row_vector),
                 activation,
                 residual: (bits & 4 != 0).then_some(residual),
@@ -99,11 +101,14 @@ fn matmul_family(g: &mut Graph) {
     ] {
         let shape = Shape::tokens(1, rows, k);
         for [x, w, res, out] in dtypes() {
-            let (x, weight) = (input(g, shape, x), input(g, Shape::matrix(2 * n, k), w));
+            let x = input(g, shape, x);
+            let (n4, k4) = (u32::next_multiple_of(n, 4), u32::next_multiple_of(k, 4));
+            let weights = [1, 2].map(|times| input(g, Shape::matrix(times * n4, k4), w));
             let uniform = [w, res, out].iter().all(|d| *d == x.dtype);
             let make = if uniform { epilogues } else { extremes };
             for e in make(g, shape.with_channels(n), res, out) {
-                matmul::record(g, x, weight, n, e).unwrap();
+                let gated = usize::from(e.activation == Activation::Geglu);
+                matmul::record(g, x, weights[gated], n, e).unwrap();
             }
         }
     }
@@ -131,7 +136,7 @@ fn conv2d_family(g: &mut Graph) {
                     let y = Shape::new(1, geometry.out_h, geometry.out_w, n);
                     let taps = geometry.size * geometry.size;
                     let k = taps * (c1 + c2).next_multiple_of(4);
-                    let weight = input(g, Shape::matrix(n, k), w);
+                    let weight = input(g, Shape::matrix(u32::next_multiple_of(n, 4), k), w);
                     for e in extremes(g, y, res, out) {
                         if e.activation != Activation::Geglu {
                             conv2d::record(g, x, x2, weight, n, geometry, e).unwrap();
