@@ -40,6 +40,12 @@ impl Geometry {
         Self { size, stride: 2, pad, doubled: false, out_h: half(x.height), out_w: half(x.width) }
     }
 
+    /// Taps of a line that see the same rows of the input, moved by one.
+    fn shared_taps(self, x: Shape) -> u32 {
+        let same_width = self.doubled || self.out_w == x.width;
+        if self.size == 3 && self.stride == 1 && self.pad == 1 && same_width { 3 } else { 1 }
+    }
+
     /// Nearest-neighbour doubling, cropped to the given size, then the taps.
     pub fn doubled(height: u32, width: u32, size: u32) -> Self {
         Self { size, stride: 1, pad: size / 2, doubled: true, out_h: height, out_w: width }
@@ -70,6 +76,7 @@ pub struct Params {
 
 fn engine(caps: &Caps, x: Tensor, n: u32, geometry: Geometry) -> Engine {
     Engine::choose(caps, x.shape.batch * geometry.out_h * geometry.out_w, n, false)
+        .sharing(geometry.shared_taps(x.shape))
 }
 
 /// Variant of `conv2d` to `n` channels.

@@ -12,7 +12,7 @@ pub(super) enum Engine {
     /// `mma/tile.wgsl`: tiles in workgroup memory.
     Tile { rows: u32, cols: u32, thread_rows: u32, thread_cols4: u32, gated: bool },
     /// `mma/lanes.wgsl`: tiles in registers, rows handed round by shuffles.
-    Lanes { blocks: u32, below: u32 },
+    Lanes { blocks: u32, below: u32, share: u32 },
     /// `mma/direct.wgsl`: nothing shared.
     Direct,
 }
@@ -31,14 +31,21 @@ impl Engine {
 
     fn lanes(rows: u32, cols: u32, gated: bool) -> Self {
         // Tiles of 32 columns, or of 16 and twice the rows: those take 20 loads where the others take
-        // 12, about 7 to 6 in time, which pays where fewer columns are wasted.
-        let narrow = !gated && 7 * cols.next_multiple_of(16) < 6 * cols.next_multiple_of(32);
-        let below = if narrow { 2 } else { 1 };
+        // 12, half as much again in time, which pays only where half the columns would be wasted.
+        let below = if !gated && cols <= 16 { 2 } else { 1 };
         // Gated lanes hold two sums to a row: half as many rows fill the registers.
         let most = if gated { 4 } else { 8 };
         // Two sizes only: a software driver compiles each variant for about half a second.
         let blocks = if rows <= 2 * LANES { 1 } else { most };
-        Self::Lanes { blocks, below }
+        Self::Lanes { blocks, below, share: 1 }
+    }
+
+    /// The engine for a convolution of whose taps `taps` in a line see the same rows, moved by one.
+    pub(super) fn sharing(self, taps: u32) -> Self {
+        match self {
+            Self::Lanes { blocks, below, .. } => Self::Lanes { blocks, below, share: taps },
+            other => other,
+        }
     }
 
     fn tile(class: DeviceClass, rows: u32, cols: u32, gated: bool) -> Self {
@@ -63,9 +70,12 @@ impl Engine {
                 .num("BN", cols)
                 .num("RM", thread_rows)
                 .num("CV", thread_cols4),
-            Self::Lanes { blocks, below } => {
-                variant.slot("mma", "lanes").num("WG", LANES).num("BLOCKS", blocks).num("LM", below)
-            }
+            Self::Lanes { blocks, below, share } => variant
+                .slot("mma", "lanes")
+                .num("WG", LANES)
+                .num("BLOCKS", blocks)
+                .num("LM", below)
+                .num("SHARE", share),
             Self::Direct => variant.slot("mma", "direct").num("WG", 64),
         }
     }
@@ -77,7 +87,7 @@ impl Engine {
                 let tile_cols = if gated { tile_cols / 2 } else { tile_cols };
                 rows.div_ceil(tile_rows) * cols.div_ceil(tile_cols)
             }
-            Self::Lanes { blocks, below } => {
+            Self::Lanes { blocks, below, .. } => {
                 rows.div_ceil(LANES * below * blocks) * cols.div_ceil(4 * LANES / below)
             }
             Self::Direct => (rows.div_ceil(8) * cols.div_ceil(4)).div_ceil(64),
@@ -92,10 +102,14 @@ mod tests {
     const SOFTWARE: Caps =
         Caps { class: DeviceClass::Cpu, subgroups: true, subgroup_min: 8, ..Caps::FLOOR };
 
+    fn lanes_of(blocks: u32, below: u32) -> Engine {
+        Engine::Lanes { blocks, below, share: 1 }
+    }
+
     #[test]
     fn software_devices_share_by_shuffles_where_a_subgroup_is_wide_enough() {
         let choose = |caps: &Caps| Engine::choose(caps, 4096, 320, false);
-        assert_eq!(choose(&SOFTWARE), Engine::Lanes { blocks: 8, below: 1 });
+        assert_eq!(choose(&SOFTWARE), lanes_of(8, 1));
         assert_eq!(choose(&Caps { subgroup_min: 4, ..SOFTWARE }), Engine::Direct);
         assert_eq!(choose(&Caps { subgroups: false, ..SOFTWARE }), Engine::Direct);
         assert!(matches!(choose(&Caps::FLOOR), Engine::Tile { .. }));
@@ -104,10 +118,10 @@ mod tests {
     #[test]
     fn tiles_follow_the_shape() {
         let lanes = |rows, cols, gated| Engine::choose(&SOFTWARE, rows, cols, gated);
-        assert_eq!(lanes(4096, 16, false), Engine::Lanes { blocks: 8, below: 2 });
-        assert_eq!(lanes(4096, 48, false), Engine::Lanes { blocks: 8, below: 2 });
-        assert_eq!(lanes(4096, 64, true), Engine::Lanes { blocks: 4, below: 1 });
-        assert_eq!(lanes(2, 1280, false), Engine::Lanes { blocks: 1, below: 1 });
+        assert_eq!(lanes(4096, 16, false), lanes_of(8, 2));
+        assert_eq!(lanes(4096, 48, false), lanes_of(8, 1));
+        assert_eq!(lanes(4096, 64, true), lanes_of(4, 1));
+        assert_eq!(lanes(2, 1280, false), lanes_of(1, 1));
         let rows_of = |rows, cols| match Engine::choose(&Caps::FLOOR, rows, cols, false) {
             Engine::Tile { rows, .. } => rows,
             other => panic!("{other:?}"),
