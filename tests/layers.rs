@@ -203,7 +203,7 @@ fn shaders_stand_only_in_their_folder() {
 
 #[test]
 fn no_source_names_an_absolute_path() {
-    let words = ["\"/home", "\"/root", "\"/tmp", "\"/usr", "\"/opt", "\"\"/etc", "C:\\\\"];
+    let words = ["\"/home", "\"/root", "\"/tmp", "\"/usr", "\"/opt", "\"/etc", "C:\\\\"];
     only(&words, |_| false, "paths come from the user or the system");
 }
 
