@@ -12,5 +12,5 @@ mod size;
 pub use cascade::{Cascade, CascadeOptions, Event, Observer, StageResult};
 pub use denoiser::{Attention, Codec, Denoiser, Prediction};
 pub use filters::{LowPass, antialiased_taps, bicubic_taps, upsample_bicubic};
-pub use sampler::{Coefficients, Latents};
+pub use sampler::{Coefficients, Latents, StepGraph};
 pub use size::{MAX_STAGES, SizePlan};

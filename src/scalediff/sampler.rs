@@ -3,7 +3,7 @@
 use super::denoiser::{Attention, Denoiser};
 use super::filters::{LowPass, upsample_bicubic};
 use crate::error::Result;
-use crate::gpu::{Gpu, Slabs};
+use crate::gpu::{Caps, Gpu, Slabs};
 use crate::graph::{Graph, Plan, Pulse};
 use crate::kernels::latent::{ResampleExtras, StepCoefficients, lift, model_input, predict_x0};
 use crate::sampling::{PredictionType, Schedule};
@@ -56,27 +56,27 @@ impl Coefficients {
     }
 }
 
-/// The step of one stage, compiled.
-pub(super) struct StepPlan<'a> {
-    gpu: &'a Gpu,
-    denoiser: &'a dyn Denoiser,
-    plan: Plan,
+/// The step of one stage, recorded: what a plan of memory needs, and what [`StepPlan`] compiles.
+pub struct StepGraph {
+    pub graph: Graph,
     x: Tensor,
     next: Tensor,
     coefficients: Tensor,
     step: Vec<Tensor>,
+    /// Inputs to write once.
+    fixed: Vec<(Tensor, Vec<f32>)>,
 }
 
-impl<'a> StepPlan<'a> {
-    /// `reference`: the low band of the reference latents, for structure guidance.
-    pub(super) fn compile(
-        gpu: &'a Gpu,
-        denoiser: &'a dyn Denoiser,
+impl StepGraph {
+    /// `reference`: scale factor and low band of the reference latents, for structure guidance.
+    pub fn record(
+        caps: &Caps,
+        denoiser: &dyn Denoiser,
         latents: Shape,
         attention: Attention,
         reference: Option<(f64, &[f32])>,
     ) -> Result<Self> {
-        let mut g = Graph::new(gpu.caps().clone());
+        let mut g = Graph::new(caps.clone());
         let x = g.input("latents", latents, DType::F32);
         let coefficients = g.input("step", StepCoefficients::SHAPE, DType::F32);
         let input =
@@ -96,11 +96,37 @@ impl<'a> StepPlan<'a> {
         };
         let next = lift(&mut g, latents, Some(x), Some(x0), low, coefficients)?;
         g.output(next);
-        let plan = Plan::compile(gpu, &g, denoiser.slabs())?;
+        Ok(Self { graph: g, x, next, coefficients, step: prediction.step, fixed })
+    }
+}
+
+/// The step of one stage, compiled.
+pub(super) struct StepPlan<'a> {
+    gpu: &'a Gpu,
+    denoiser: &'a dyn Denoiser,
+    plan: Plan,
+    x: Tensor,
+    next: Tensor,
+    coefficients: Tensor,
+    step: Vec<Tensor>,
+}
+
+impl<'a> StepPlan<'a> {
+    /// Compiles what [`StepGraph::record`] records.
+    pub(super) fn compile(
+        gpu: &'a Gpu,
+        denoiser: &'a dyn Denoiser,
+        latents: Shape,
+        attention: Attention,
+        reference: Option<(f64, &[f32])>,
+    ) -> Result<Self> {
+        let recorded = StepGraph::record(gpu.caps(), denoiser, latents, attention, reference)?;
+        let StepGraph { graph, x, next, coefficients, step, fixed } = recorded;
+        let plan = Plan::compile(gpu, &graph, denoiser.slabs())?;
         for (tensor, values) in &fixed {
             plan.write(gpu, *tensor, values)?;
         }
-        Ok(Self { gpu, denoiser, plan, x, next, coefficients, step: prediction.step })
+        Ok(Self { gpu, denoiser, plan, x, next, coefficients, step })
     }
 
     /// Sets the latents that the next step starts from.
