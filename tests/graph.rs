@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use proptest::prelude::*;
 use scalediff::error::ErrorKind;
-use scalediff::gpu::Caps;
-use scalediff::graph::{Chunk, Graph, Launch, Op, Window, split};
+use scalediff::gpu::{Caps, Limits};
+use scalediff::graph::{Chunk, Graph, Launch, Layout, Op, Window, band_rows, split};
 use scalediff::kernels::conv2d::{self, Geometry};
 use scalediff::kernels::matmul::{self, Epilogue};
 use scalediff::shader::{KernelSpec, Variant};
@@ -15,6 +15,11 @@ const SPEC: KernelSpec = KernelSpec { name: "none", file: "none" };
 
 fn dtype() -> impl Strategy<Value = DType> {
     prop_oneof![Just(DType::F32), Just(DType::F16)]
+}
+
+/// Limits on bindings and buffers alone.
+fn limits(binding_bytes: u64, buffer_bytes: u64) -> Limits {
+    Limits { binding_bytes, buffer_bytes, ..Limits::WEBGPU }
 }
 
 /// An op over `rows × cols` with one operand of each kind of window.
@@ -103,7 +108,7 @@ proptest! {
         let g = op(rows, cols, channels, dtype, halo);
         let op = &g.ops()[0];
         let limit = limit_kib << 10;
-        match split(op, limit) {
+        match split(op, &limits(limit, u64::MAX)) {
             Ok(chunks) => check_chunks(op, &chunks, limit)?,
             Err(e) => {
                 // Only when even 64 rows, with the halo, or 64 columns do not fit.
@@ -116,6 +121,39 @@ proptest! {
                     || bytes(channels[1], (64 + 2 * halo + 63).min(rows + 63)) > limit;
                 let cols_short = bytes(channels[2], 128.min(2 * cols.next_multiple_of(4))) > limit;
                 prop_assert!(rows_short || cols_short, "{e}");
+            }
+        }
+    }
+
+    #[test]
+    fn bands_fit_their_buffers_and_chunks_write_into_one_band(
+        rows in 1u32..3000,
+        cols in 1u32..500,
+        channels in prop::array::uniform4(1u32..300),
+        dtype in dtype(),
+        halo in 0u32..100,
+        binding_kib in 1u64..2048,
+        buffer_kib in 1u64..2048,
+    ) {
+        let g = op(rows, cols, channels, dtype, halo);
+        let op = &g.ops()[0];
+        let limits = limits(binding_kib << 10, buffer_kib << 10);
+        let Ok(layout) = Layout::new(&g, &limits) else { return Ok(()) };
+        check_chunks(op, &layout.chunks[0], limits.binding_bytes)?;
+        for buffer in &layout.buffers {
+            prop_assert!(buffer.bytes <= limits.buffer_bytes, "{} {}", buffer.label, buffer.bytes);
+        }
+        for chunk in &layout.chunks[0] {
+            for (i, (operand, bound)) in op.operands.iter().zip(&chunk.bound).enumerate() {
+                let Some(tensor) = operand.tensor else { continue };
+                let pieces = layout.pieces(tensor, bound);
+                let bytes: u64 = pieces.iter().map(|p| p.bytes).sum();
+                prop_assert_eq!(bytes, tensor.row_bytes() * u64::from(bound.end - bound.start));
+                prop_assert!(pieces.iter().all(|p| p.offset % 256 == 0));
+                if pieces.len() > 1 {
+                    prop_assert!(!operand.writes && !matches!(operand.window, Window::Rows));
+                    prop_assert!(layout.scratch[i] >= bytes && bytes <= limits.buffer_bytes);
+                }
             }
         }
     }
@@ -143,7 +181,7 @@ proptest! {
         conv2d::record(&mut g, x, None, taps, n, geometry, e).unwrap();
         let limit = limit_kib << 10;
         for op in g.ops() {
-            if let Ok(chunks) = split(op, limit) {
+            if let Ok(chunks) = split(op, &limits(limit, u64::MAX)) {
                 check_chunks(op, &chunks, limit)?;
             }
         }
@@ -153,7 +191,7 @@ proptest! {
 #[test]
 fn an_impossible_cut_names_the_op_the_bytes_and_the_limit() {
     let g = op(64, 0, [1024, 4, 4, 4], DType::F32, 0);
-    let error = split(&g.ops()[0], 4096).unwrap_err();
+    let error = split(&g.ops()[0], &limits(4096, u64::MAX)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutOfMemory);
     let text = error.to_string();
     for part in ["none", "262144", "4096"] {
@@ -164,5 +202,42 @@ fn an_impossible_cut_names_the_op_the_bytes_and_the_limit() {
 #[test]
 fn what_fits_is_not_cut() {
     let g = op(1000, 320, [320, 320, 320, 320], DType::F16, 3);
-    assert_eq!(split(&g.ops()[0], 128 << 20).unwrap().len(), 1);
+    assert_eq!(split(&g.ops()[0], &limits(128 << 20, 128 << 20)).unwrap().len(), 1);
+}
+
+#[test]
+fn only_rows_at_the_border_of_bands_are_gathered() {
+    // A convolution over 4 bands: what is gathered is the halo's surroundings, not the picture.
+    let mut g = Graph::new(Caps::FLOOR);
+    let x = g.input("x", Shape::new(1, 1024, 256, 16), DType::F32);
+    let taps = g.input("w", Shape::matrix(16, 9 * 16), DType::F32);
+    let e = Epilogue { out: DType::F32, ..Default::default() };
+    conv2d::record(&mut g, x, None, taps, 16, Geometry::same(x.shape, 3), e).unwrap();
+    let limits = limits(128 << 20, x.bytes() / 4);
+    assert_eq!(band_rows(x, limits.buffer_bytes).unwrap(), x.shape.rows() / 4);
+    let layout = Layout::new(&g, &limits).unwrap();
+    let gathered: u64 = layout.chunks[0]
+        .iter()
+        .map(|c| &c.bound[0])
+        .filter(|bound| layout.is_gathered(x, bound))
+        .map(|bound| u64::from(bound.end - bound.start))
+        .sum();
+    assert!(gathered > 0 && gathered < u64::from(x.shape.rows()) / 20, "{gathered} rows");
+    assert!(layout.chunks[0].len() < 100, "{} chunks", layout.chunks[0].len());
+}
+
+#[test]
+fn the_fullest_op_bounds_the_plan_from_below() {
+    let mut g = Graph::new(Caps::FLOOR);
+    let mut x = g.input("x", Shape::new(1, 8, 8, 64), DType::F32);
+    let w = g.input("w", Shape::matrix(64, 64), DType::F32);
+    for _ in 0..5 {
+        let e = Epilogue { residual: Some(x), ..Default::default() };
+        x = matmul::record(&mut g, x, w, 64, e).unwrap();
+    }
+    let layout = Layout::new(&g, &Limits::WEBGPU).unwrap();
+    // The input, the weight, and two results at a time.
+    let bytes = x.bytes();
+    assert_eq!(layout.live_bytes, bytes + w.bytes() + 2 * bytes);
+    assert_eq!(layout.buffer_bytes(), layout.live_bytes);
 }

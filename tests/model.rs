@@ -75,7 +75,7 @@ fn recorded_cases_pass_with_checks_in_the_shaders() {
 }
 
 /// Far below any device's, so that even these small networks are cut.
-const LIMITS: &str = "binding=160KiB,groups=16,storage=8";
+const LIMITS: &str = "binding=160KiB,buffer=192KiB,groups=16,storage=8";
 
 /// Sums run in an order that the shape alone decides, so cut work gives the same values: the errors
 /// agree to the last bit.

@@ -4,6 +4,7 @@
 //! [`Plan::compile`] finds lifetimes, assigns buffers, cuts what exceeds a limit and builds the bind
 //! groups once; [`Plan::run`] replays it, as often as there are steps.
 
+mod layout;
 mod liveness;
 mod plan;
 #[doc(hidden)]
@@ -11,7 +12,8 @@ pub mod probe;
 mod record;
 mod split;
 
+pub use layout::{BufferSpec, Layout, Piece, Place, Source};
 pub use liveness::{Lifetime, assign};
 pub use plan::{Plan, Pulse};
 pub use record::{Graph, Launch, Op, OpBuilder, Operand, Origin, WeightRef, Window};
-pub use split::{Chunk, split};
+pub use split::{Chunk, band_rows, split};

@@ -1,12 +1,13 @@
 //! From recorded ops to buffers, bind groups and dispatches; and the loop that replays them.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::liveness::{Lifetime, assign};
-use super::record::{Graph, Op, Origin};
-use super::split::split;
+use super::layout::{Layout, Piece, Source};
+use super::record::{Graph, Op};
+use super::split::Chunk;
 use crate::error::{Error, Result};
 use crate::gpu::{Gpu, Pipeline, Profile, Slabs, lock};
 use crate::tensor::{DType, Tensor};
@@ -17,12 +18,28 @@ pub type Pulse<'a> = &'a mut dyn FnMut(f64) -> Result<()>;
 /// Seconds of work in one submission: short enough that no watchdog and no desktop notices.
 const SUBMIT_SECONDS: f64 = 0.1;
 
+/// A range of bytes of a buffer.
+struct BufferRange {
+    buffer: wgpu::Buffer,
+    offset: u64,
+    bytes: u64,
+}
+
+/// Rows to bring together before a dispatch, since they lie in different bands.
+struct Copy {
+    from: BufferRange,
+    to: wgpu::Buffer,
+    at: u64,
+}
+
 /// One chunk of an op, ready to encode.
 struct Step {
     pipeline: Arc<Pipeline>,
+    copies: Vec<Copy>,
     bind_group: wgpu::BindGroup,
     params: Vec<u8>,
     groups: u32,
+    flops: f64,
     /// Estimated cost of the step in flops, bytes counted at [`FLOPS_PER_BYTE`].
     cost: f64,
     op: usize,
@@ -35,8 +52,8 @@ const FLOPS_PER_BYTE: f64 = 4.0;
 pub struct Plan {
     steps: Vec<Step>,
     ops: Vec<(String, u64)>,
-    /// For every tensor the buffer it lies in and its first byte there.
-    places: Vec<Option<(wgpu::Buffer, u64)>>,
+    /// For every tensor the ranges it lies in, one per band.
+    places: Vec<Vec<BufferRange>>,
     buffer_bytes: u64,
     cost: f64,
 }
@@ -47,18 +64,18 @@ impl Plan {
     /// # Errors
     /// A binding, buffer or device limit that no cut can meet, or a shader that does not compile.
     pub fn compile(gpu: &Gpu, graph: &Graph, slabs: &Slabs) -> Result<Self> {
+        let layout = Layout::new(graph, &gpu.caps().limits)?;
         let scope = gpu.device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let (places, buffer_bytes) = place_tensors(gpu, graph, slabs)?;
-        let mut steps = Vec::new();
-        for (index, op) in graph.ops.iter().enumerate() {
-            build_steps(gpu, op, index, &places, &mut steps)?;
-        }
+        let site = Site::new(gpu, &layout, slabs)?;
+        let steps = site.steps(graph)?;
+        let place = |(t, _, _): &(Tensor, _, _)| site.ranges(*t, &(0..t.shape.rows()));
+        let places = graph.tensors.iter().map(place).collect::<Result<_>>()?;
         if let Some(error) = pollster::block_on(scope.pop()) {
             return Err(Error::internal("the plan does not validate").with_source(error));
         }
         let cost = steps.iter().map(|s| s.cost).sum();
         let ops = graph.ops.iter().map(|op| (op.label.clone(), op.flops)).collect();
-        Ok(Self { steps, ops, places, buffer_bytes, cost })
+        Ok(Self { steps, ops, places, buffer_bytes: layout.buffer_bytes(), cost })
     }
 
     /// Bytes of all activation buffers.
@@ -85,33 +102,46 @@ impl Plan {
                 values.len()
             )));
         }
-        let (buffer, offset) = self.place(tensor)?;
-        gpu.write(buffer, *offset, &encode_rows(values, tensor.shape.channels, tensor.dtype));
+        let mut bytes = encode_rows(values, tensor.shape.channels, tensor.dtype);
+        for range in self.place(tensor)? {
+            let rest = bytes.split_off(range.bytes as usize);
+            gpu.write(&range.buffer, range.offset, &bytes);
+            bytes = rest;
+        }
         Ok(())
     }
 
     /// Reads a tensor that was kept: channels last, without padding.
     pub fn read(&self, gpu: &Gpu, tensor: Tensor) -> Result<Vec<f32>> {
-        let (buffer, offset) = self.place(tensor)?;
-        let bytes = gpu.read(buffer, *offset, tensor.bytes())?;
+        let mut bytes = Vec::with_capacity(tensor.bytes() as usize);
+        for range in self.place(tensor)? {
+            bytes.extend(gpu.read(&range.buffer, range.offset, range.bytes)?);
+        }
         Ok(decode_rows(&bytes, tensor.shape.channels, tensor.dtype))
     }
 
-    /// Copies a kept tensor onto another of the same size, on the device.
+    /// Copies a kept tensor onto another of the same shape and type, on the device.
     pub fn copy(&self, gpu: &Gpu, from: Tensor, to: Tensor) -> Result<()> {
-        let (source, from_offset) = self.place(from)?;
-        let (target, to_offset) = self.place(to)?;
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(source, *from_offset, target, *to_offset, from.bytes());
+        for (from, to) in self.place(from)?.iter().zip(self.place(to)?) {
+            let (source, target) = (&from.buffer, &to.buffer);
+            encoder.copy_buffer_to_buffer(source, from.offset, target, to.offset, from.bytes);
+        }
         gpu.queue.submit([encoder.finish()]);
         Ok(())
     }
 
-    pub(super) fn place(&self, tensor: Tensor) -> Result<&(wgpu::Buffer, u64)> {
-        self.places
-            .get(tensor.id as usize)
-            .and_then(Option::as_ref)
-            .ok_or_else(|| Error::internal("a tensor without a place in this plan"))
+    fn place(&self, tensor: Tensor) -> Result<&[BufferRange]> {
+        match self.places.get(tensor.id as usize).map(Vec::as_slice) {
+            None | Some([]) => Err(Error::internal("a tensor without a place in this plan")),
+            Some(ranges) => Ok(ranges),
+        }
+    }
+
+    /// The buffers that a tensor lies in, with the range it takes of each.
+    pub(super) fn buffers(&self, tensor: Tensor) -> Result<Vec<(&wgpu::Buffer, Range<u64>)>> {
+        let ranges = self.place(tensor)?;
+        Ok(ranges.iter().map(|r| (&r.buffer, r.offset..r.offset + r.bytes)).collect())
     }
 
     /// Replays the plan and waits for its end.
@@ -171,32 +201,39 @@ impl Plan {
             batch.dispatch(step, 0, step.groups);
             let (index, _) = batch.submit();
             gpu.wait(Some(index))?;
-            let chunks = self.steps.iter().filter(|s| s.op == step.op).count() as u64;
-            profile.add(&step.pipeline.label, start.elapsed(), self.ops[step.op].1 / chunks);
+            profile.add(&step.pipeline.label, start.elapsed(), step.flops as u64);
         }
         Ok(())
     }
 }
 
-/// A command buffer in the making: one compute pass.
+/// A command buffer in the making: one compute pass, or more where rows are gathered between them.
 struct Batch<'a> {
     gpu: &'a Gpu,
     encoder: wgpu::CommandEncoder,
-    pass: wgpu::ComputePass<'static>,
+    pass: Option<wgpu::ComputePass<'static>>,
     cost: f64,
 }
 
 impl<'a> Batch<'a> {
     fn new(gpu: &'a Gpu) -> Self {
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        let pass = encoder.begin_compute_pass(&Default::default()).forget_lifetime();
-        Self { gpu, encoder, pass, cost: 0.0 }
+        let encoder = gpu.device.create_command_encoder(&Default::default());
+        Self { gpu, encoder, pass: None, cost: 0.0 }
     }
 
     /// Encodes `count` groups from `first` on, in grids that fit the limit per axis exactly.
     fn dispatch(&mut self, step: &Step, first: u32, count: u32) {
-        self.pass.set_pipeline(&step.pipeline.pipeline);
-        self.pass.set_bind_group(0, &step.bind_group, &[]);
+        if first == 0 && !step.copies.is_empty() {
+            self.pass = None;
+            for Copy { from, to, at } in &step.copies {
+                let BufferRange { buffer, offset, bytes } = from;
+                self.encoder.copy_buffer_to_buffer(buffer, *offset, to, *at, *bytes);
+            }
+        }
+        let begin = || self.encoder.begin_compute_pass(&Default::default()).forget_lifetime();
+        let pass = self.pass.get_or_insert_with(begin);
+        pass.set_pipeline(&step.pipeline.pipeline);
+        pass.set_bind_group(0, &step.bind_group, &[]);
         let mut params = step.params.clone();
         let most = self.gpu.caps().limits.groups_per_axis;
         let end = first + count;
@@ -206,8 +243,8 @@ impl<'a> Batch<'a> {
             let y = ((end - first) / x).min(most);
             let z = ((end - first) / (x * y)).min(most);
             params[..4].copy_from_slice(&first.to_le_bytes());
-            self.pass.set_immediates(0, &params);
-            self.pass.dispatch_workgroups(x, y, z);
+            pass.set_immediates(0, &params);
+            pass.dispatch_workgroups(x, y, z);
             first += x * y * z;
         }
     }
@@ -218,117 +255,128 @@ impl<'a> Batch<'a> {
     }
 }
 
-type Places = Vec<Option<(wgpu::Buffer, u64)>>;
-
-/// Gives every tensor of the graph a buffer; returns the bytes allocated.
-fn place_tensors(gpu: &Gpu, graph: &Graph, slabs: &Slabs) -> Result<(Places, u64)> {
-    let mut spans: Vec<Option<(usize, usize)>> = vec![None; graph.tensors.len()];
-    for (i, op) in graph.ops.iter().enumerate() {
-        for tensor in op.operands.iter().filter_map(|o| o.tensor) {
-            let span = &mut spans[tensor.id as usize];
-            *span = Some((span.map_or(i, |s| s.0), i));
-        }
-    }
-    let mut shared = Vec::new();
-    let mut owners = Vec::new();
-    for (tensor, origin, _) in &graph.tensors {
-        if let (Origin::Planned, Some((first, last))) = (origin, spans[tensor.id as usize]) {
-            shared.push(Lifetime { first, last, bytes: tensor.bytes() });
-            owners.push(tensor.id as usize);
-        }
-    }
-    let (slots, sizes) = assign(&shared);
-    let mut label_of = vec!["activations"; sizes.len()];
-    for (slot, owner) in slots.iter().zip(&owners).rev() {
-        label_of[*slot] = &graph.tensors[*owner].2;
-    }
-    let buffers = sizes
-        .iter()
-        .zip(&label_of)
-        .map(|(bytes, label)| gpu.buffer(label, *bytes))
-        .collect::<Result<Vec<_>>>()?;
-    let mut total: u64 = sizes.iter().sum();
-
-    let mut places: Places = vec![None; graph.tensors.len()];
-    for (slot, owner) in slots.iter().zip(&owners) {
-        places[*owner] = Some((buffers[*slot].clone(), 0));
-    }
-    for (tensor, origin, name) in &graph.tensors {
-        places[tensor.id as usize] = match origin {
-            Origin::Planned => continue,
-            Origin::Input | Origin::Output => {
-                total += tensor.bytes();
-                Some((gpu.buffer(name, tensor.bytes())?, 0))
-            }
-            Origin::Weight { slab, offset } => Some((slabs.buffer(*slab)?.clone(), *offset)),
-        };
-    }
-    Ok((places, total))
+/// What realises a layout on a device: its buffers, and the weights.
+struct Site<'a> {
+    gpu: &'a Gpu,
+    layout: &'a Layout,
+    slabs: &'a Slabs,
+    buffers: Vec<wgpu::Buffer>,
+    scratch: Vec<wgpu::Buffer>,
 }
 
-fn build_steps(
-    gpu: &Gpu,
-    op: &Op,
-    index: usize,
-    places: &Places,
-    steps: &mut Vec<Step>,
-) -> Result<()> {
-    let pipeline = gpu.pipeline(op.spec, &op.variant).map_err(|e| e.at(&op.label))?;
-    if pipeline.bindings.len() != op.operands.len() {
-        return Err(Error::internal(format!(
-            "{}: {} operands for {} bindings",
-            op.label,
-            op.operands.len(),
-            pipeline.bindings.len()
-        )));
+impl<'a> Site<'a> {
+    fn new(gpu: &'a Gpu, layout: &'a Layout, slabs: &'a Slabs) -> Result<Self> {
+        let make = |label: &str, bytes: u64| gpu.buffer(label, bytes);
+        let buffers = layout.buffers.iter().map(|b| make(&b.label, b.bytes));
+        let scratch = layout.scratch.iter().map(|bytes| make("gathered rows", (*bytes).max(4)));
+        Ok(Self {
+            gpu,
+            layout,
+            slabs,
+            buffers: buffers.collect::<Result<_>>()?,
+            scratch: scratch.collect::<Result<_>>()?,
+        })
     }
-    let chunks = split(op, gpu.caps().limits.binding_bytes)?;
-    let cells: f64 = chunks.iter().map(work_of).sum();
-    for chunk in &chunks {
+
+    fn ranges(&self, tensor: Tensor, rows: &Range<u32>) -> Result<Vec<BufferRange>> {
+        let of = |piece: &Piece| {
+            let buffer = match piece.source {
+                Source::Buffer(i) => self.buffers[i].clone(),
+                Source::Slab(slab) => self.slabs.buffer(slab)?.clone(),
+            };
+            Ok(BufferRange { buffer, offset: piece.offset, bytes: piece.bytes })
+        };
+        self.layout.pieces(tensor, rows).iter().map(of).collect()
+    }
+
+    /// Makes the step of one chunk, or none where it launches nothing.
+    fn step(&self, pipeline: &Arc<Pipeline>, op: &Op, chunk: &Chunk) -> Result<Option<Step>> {
         let launch = (op.launch)(chunk);
         if launch.groups == 0 {
-            continue;
+            return Ok(None);
         }
-        let mut bytes = 0.0;
-        let mut entries = Vec::with_capacity(op.operands.len());
-        for (binding, (operand, bound)) in (0u32..).zip(op.operands.iter().zip(&chunk.bound)) {
-            let resource = match operand.tensor {
-                None => gpu.zeros.as_entire_binding(),
-                Some(tensor) => {
-                    let (buffer, offset) =
-                        places[tensor.id as usize].as_ref().ok_or_else(|| {
-                            Error::internal(format!("{}: unplaced operand", op.label))
-                        })?;
-                    let size = tensor.row_bytes() * u64::from(bound.end - bound.start);
-                    bytes += size as f64;
-                    wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                        buffer,
-                        offset: offset + tensor.row_bytes() * u64::from(bound.start),
-                        size: wgpu::BufferSize::new(size),
-                    })
-                }
+        let mut copies = Vec::new();
+        let mut bound = Vec::with_capacity(op.operands.len());
+        for (i, (operand, rows)) in op.operands.iter().zip(&chunk.bound).enumerate() {
+            let Some(tensor) = operand.tensor else {
+                bound.push(None);
+                continue;
             };
-            entries.push(wgpu::BindGroupEntry { binding, resource });
+            let mut ranges = self.ranges(tensor, rows)?;
+            if ranges.len() > 1 {
+                let mut whole =
+                    BufferRange { buffer: self.scratch[i].clone(), offset: 0, bytes: 0 };
+                for range in ranges {
+                    let at = whole.bytes;
+                    whole.bytes += range.bytes;
+                    copies.push(Copy { from: range, to: whole.buffer.clone(), at });
+                }
+                ranges = vec![whole];
+            }
+            let range = ranges
+                .pop()
+                .ok_or_else(|| Error::internal(format!("{}: unplaced operand", op.label)))?;
+            bound.push(Some(range));
         }
-        let bind_group = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+        let entries: Vec<_> = (0u32..)
+            .zip(&bound)
+            .map(|(binding, range)| wgpu::BindGroupEntry {
+                binding,
+                resource: match range {
+                    None => self.gpu.zeros.as_entire_binding(),
+                    Some(range) => wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                        buffer: &range.buffer,
+                        offset: range.offset,
+                        size: wgpu::BufferSize::new(range.bytes),
+                    }),
+                },
+            })
+            .collect();
+        let bind_group = self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(&op.label),
             layout: &pipeline.layout,
             entries: &entries,
         });
-        let share = work_of(chunk) / cells.max(1.0);
-        steps.push(Step {
-            pipeline: Arc::clone(&pipeline),
+        let bytes: u64 = bound.iter().flatten().map(|r| r.bytes).sum();
+        Ok(Some(Step {
+            pipeline: Arc::clone(pipeline),
+            copies,
             bind_group,
             params: launch.params,
             groups: launch.groups,
-            cost: op.flops as f64 * share + FLOPS_PER_BYTE * bytes,
-            op: index,
-        });
+            flops: 0.0,
+            cost: FLOPS_PER_BYTE * bytes as f64,
+            op: 0,
+        }))
     }
-    Ok(())
+
+    fn steps(&self, graph: &Graph) -> Result<Vec<Step>> {
+        let mut steps = Vec::new();
+        for (index, (op, chunks)) in graph.ops.iter().zip(&self.layout.chunks).enumerate() {
+            let pipeline = self.gpu.pipeline(op.spec, &op.variant).map_err(|e| e.at(&op.label))?;
+            if pipeline.bindings.len() != op.operands.len() {
+                return Err(Error::internal(format!(
+                    "{}: {} operands for {} bindings",
+                    op.label,
+                    op.operands.len(),
+                    pipeline.bindings.len()
+                )));
+            }
+            let cells: f64 = chunks.iter().map(work_of).sum();
+            for chunk in chunks {
+                if let Some(mut step) = self.step(&pipeline, op, chunk)? {
+                    step.op = index;
+                    step.flops = op.flops as f64 * work_of(chunk) / cells.max(1.0);
+                    step.cost += step.flops;
+                    steps.push(step);
+                }
+            }
+        }
+        Ok(steps)
+    }
 }
 
-fn work_of(chunk: &super::split::Chunk) -> f64 {
+fn work_of(chunk: &Chunk) -> f64 {
     f64::from(chunk.row_count()) * f64::from(chunk.col_count().max(1))
 }
 

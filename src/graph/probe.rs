@@ -15,21 +15,25 @@ impl Plan {
     pub fn poison(&self, gpu: &Gpu, graph: &Graph) -> Result<()> {
         for (tensor, origin, _) in &graph.tensors {
             // Tensors that no op touches have no place.
-            if let (false, Ok((buffer, _))) =
-                (matches!(origin, Origin::Weight { .. }), self.place(*tensor))
+            if let (false, Ok(buffers)) =
+                (matches!(origin, Origin::Weight { .. }), self.buffers(*tensor))
             {
-                let words = vec![POISON; (buffer.size() / 4) as usize];
-                gpu.write(buffer, 0, bytemuck::cast_slice(&words));
+                for (buffer, _) in buffers {
+                    let words = vec![POISON; (buffer.size() / 4) as usize];
+                    gpu.write(buffer, 0, bytemuck::cast_slice(&words));
+                }
             }
         }
         Ok(())
     }
 
-    /// The bytes of a kept tensor as stored, and those behind it up to its buffer's end.
+    /// The bytes of a kept tensor as stored, and those behind its bands up to their buffers' ends.
     pub fn raw(&self, gpu: &Gpu, tensor: Tensor) -> Result<(Vec<u8>, Vec<u8>)> {
-        let (buffer, offset) = self.place(tensor)?;
-        let mut bytes = gpu.read(buffer, *offset, buffer.size() - offset)?;
-        let tail = bytes.split_off(tensor.bytes() as usize);
+        let (mut bytes, mut tail) = (Vec::new(), Vec::new());
+        for (buffer, range) in self.buffers(tensor)? {
+            bytes.extend(gpu.read(buffer, range.start, range.end - range.start)?);
+            tail.extend(gpu.read(buffer, range.end, buffer.size() - range.end)?);
+        }
         Ok((bytes, tail))
     }
 }

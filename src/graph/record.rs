@@ -45,6 +45,13 @@ pub enum Window {
     Cols { times: u32 },
 }
 
+impl Window {
+    /// Whether the operand's rows are those of the chunk.
+    pub(super) fn is_rows(&self) -> bool {
+        matches!(self, Window::Rows)
+    }
+}
+
 /// One operand in binding order; `None` is an absent one.
 pub struct Operand {
     pub tensor: Option<Tensor>,

@@ -1,13 +1,15 @@
-//! Cutting an op into chunks whose bindings fit the device's limit.
+//! Cutting tensors into bands that fit the device's largest buffer, and ops into chunks whose
+//! bindings fit its largest binding.
 
 use std::ops::Range;
 
-use super::record::{Op, Window};
+use super::record::{Op, Operand, Window};
 use crate::error::{Error, ErrorKind, Result};
+use crate::gpu::Limits;
 use crate::tensor::Tensor;
 
-/// Chunks start at multiples of this many rows or columns, so that windows of every row size start
-/// at multiples of 256 bytes, the coarsest alignment of bindings.
+/// Chunks and bands start at multiples of this many rows or columns, so that windows of every row
+/// size start at multiples of 256 bytes, the coarsest alignment of bindings.
 const STEP: u32 = 64;
 
 /// A part of an op's work.
@@ -36,25 +38,51 @@ impl Chunk {
     }
 }
 
-/// Cuts `op` so that no binding exceeds `binding_bytes`: rows first, columns for weights.
+/// Rows of one band of `tensor`: all of them where they fit one buffer of `buffer_bytes`.
 ///
 /// # Errors
-/// [`ErrorKind::OutOfMemory`] when the smallest chunk still exceeds the limit.
-pub fn split(op: &Op, binding_bytes: u64) -> Result<Vec<Chunk>> {
+/// [`ErrorKind::OutOfMemory`] when not even [`STEP`] rows fit.
+pub fn band_rows(tensor: Tensor, buffer_bytes: u64) -> Result<u32> {
+    let rows = tensor.shape.rows().max(1);
+    if tensor.bytes() <= buffer_bytes {
+        return Ok(rows);
+    }
+    let most = (buffer_bytes / tensor.row_bytes() / u64::from(STEP)) as u32 * STEP;
+    if most == 0 {
+        return Err(Error::new(
+            ErrorKind::OutOfMemory,
+            format!(
+                "{STEP} rows of a tensor of shape {} take {} bytes, the device's buffer limit is {buffer_bytes}",
+                tensor.shape,
+                tensor.row_bytes() * u64::from(STEP)
+            ),
+        )
+        .with_hint("make the picture smaller (-W, -H), or raise --limits buffer="));
+    }
+    Ok(rows.div_ceil(rows.div_ceil(most)).next_multiple_of(STEP))
+}
+
+/// Cuts `op` so that no binding exceeds the limits: rows first, columns for weights; and so that what
+/// a chunk writes lies in one band. Reads that cross from band to band are left to be gathered.
+///
+/// # Errors
+/// [`ErrorKind::OutOfMemory`] when the smallest chunk still exceeds a limit.
+pub fn split(op: &Op, limits: &Limits) -> Result<Vec<Chunk>> {
+    let cutter = Cutter::new(op, limits)?;
     let mut row_step = op.rows.max(1);
     let mut col_step = op.cols.max(1);
     loop {
-        let chunks = cut(op, row_step, col_step);
-        let Some((operand, bytes)) = first_too_large(op, &chunks, binding_bytes) else {
+        let chunks = cutter.cut(row_step, col_step);
+        let Some((operand, bytes, limit)) = cutter.first_too_large(&chunks) else {
             return Ok(chunks);
         };
         let (step, extent) = match op.operands[operand].window {
             Window::Cols { .. } => (&mut col_step, op.cols),
             Window::Rows | Window::Map(_) => (&mut row_step, op.rows),
-            Window::Whole => return Err(too_large(op, operand, bytes, binding_bytes)),
+            Window::Whole => return Err(too_large(op, operand, bytes, limit)),
         };
         if *step <= STEP || extent <= STEP {
-            return Err(too_large(op, operand, bytes, binding_bytes));
+            return Err(too_large(op, operand, bytes, limit));
         }
         *step = (*step / 2).next_multiple_of(STEP).min(step.saturating_sub(1) / STEP * STEP);
     }
@@ -64,29 +92,124 @@ fn too_large(op: &Op, operand: usize, bytes: u64, limit: u64) -> Error {
     Error::new(
         ErrorKind::OutOfMemory,
         format!(
-            "{}: operand {operand} needs a binding of {bytes} bytes, the device's binding limit is {limit}",
+            "{}: operand {operand} needs a binding of {bytes} bytes, the device's limit is {limit}",
             op.label
         ),
     )
-    .with_hint("make the picture smaller (-W, -H), use --precision f16, or raise --limits binding=")
+    .with_hint(
+        "make the picture smaller (-W, -H), use --precision f16, or raise --limits binding= and buffer=",
+    )
 }
 
-fn cut(op: &Op, row_step: u32, col_step: u32) -> Vec<Chunk> {
-    let mut chunks = Vec::new();
-    for rows in pieces(op.rows, row_step) {
-        for cols in pieces(op.cols, col_step) {
-            let bound = op
-                .operands
-                .iter()
-                .map(|o| match o.tensor {
-                    None => 0..0,
-                    Some(t) => aligned(t, wanted(&o.window, t, &rows, &cols)),
-                })
-                .collect();
-            chunks.push(Chunk { rows: rows.clone(), cols, bound });
-        }
+/// An op with the band size of each operand, 0 for an absent one.
+struct Cutter<'a> {
+    op: &'a Op,
+    limits: &'a Limits,
+    band_rows: Vec<u32>,
+}
+
+impl<'a> Cutter<'a> {
+    fn new(op: &'a Op, limits: &'a Limits) -> Result<Self> {
+        let rows = |o: &Operand| o.tensor.map_or(Ok(0), |t| band_rows(t, limits.buffer_bytes));
+        let band_rows = op.operands.iter().map(rows).collect::<Result<_>>();
+        Ok(Self { op, limits, band_rows: band_rows.map_err(|e| e.at(&op.label))? })
     }
-    chunks
+
+    fn cut(&self, row_step: u32, col_step: u32) -> Vec<Chunk> {
+        let mut chunks = Vec::new();
+        for rows in pieces(self.op.rows, row_step) {
+            for rows in self.within_bands(rows) {
+                for rows in self.away_from_borders(rows) {
+                    for cols in pieces(self.op.cols, col_step) {
+                        let bound = self.bound(&rows, &cols);
+                        chunks.push(Chunk { rows: rows.clone(), cols, bound });
+                    }
+                }
+            }
+        }
+        chunks
+    }
+
+    /// Cuts a range of rows where an operand that is bound by rows changes its band.
+    fn within_bands(&self, rows: Range<u32>) -> Vec<Range<u32>> {
+        let by_rows =
+            self.op.operands.iter().zip(&self.band_rows).filter(|(o, _)| o.window.is_rows());
+        let sizes: Vec<u32> = by_rows.map(|(_, size)| *size).filter(|s| *s > 0).collect();
+        let mut out = Vec::new();
+        let mut start = rows.start;
+        while start < rows.end {
+            let next = sizes.iter().map(|s| (start / s + 1).saturating_mul(*s)).min();
+            let end = next.unwrap_or(rows.end).min(rows.end);
+            out.push(start..end);
+            start = end;
+        }
+        if out.is_empty() { vec![rows] } else { out }
+    }
+
+    /// Halves a range whose windows cross from band to band until only what lies at the border still
+    /// does: those pieces have to be gathered, and should be small.
+    fn away_from_borders(&self, rows: Range<u32>) -> Vec<Range<u32>> {
+        let half = (rows.start + (rows.end - rows.start) / 2).next_multiple_of(STEP);
+        if half >= rows.end || half <= rows.start || self.gathered(&rows) == 0 {
+            return vec![rows];
+        }
+        let (first, second) = (rows.start..half, half..rows.end);
+        // Not where both halves need nearly the whole window: patches of one row of blocks do.
+        if 2 * (self.mapped(&first) + self.mapped(&second)) > 3 * self.mapped(&rows) {
+            return vec![rows];
+        }
+        [self.away_from_borders(first), self.away_from_borders(second)].concat()
+    }
+
+    /// Operand rows that windows of `rows` ask for.
+    fn mapped(&self, rows: &Range<u32>) -> u64 {
+        self.windows(rows).map(|(_, r)| u64::from(r.end - r.start)).sum()
+    }
+
+    /// Those of them that lie in more than one band.
+    fn gathered(&self, rows: &Range<u32>) -> u64 {
+        let crossing = self.windows(rows).filter(|(size, r)| crosses(r, *size));
+        crossing.map(|(_, r)| u64::from(r.end - r.start)).sum()
+    }
+
+    /// Band size and rows of every operand with a window of its own.
+    fn windows<'b>(&'b self, rows: &'b Range<u32>) -> impl Iterator<Item = (u32, Range<u32>)> + 'b {
+        self.op.operands.iter().zip(&self.band_rows).filter_map(move |(o, size)| {
+            let tensor = o.tensor?;
+            matches!(o.window, Window::Map(_))
+                .then(|| (*size, aligned(tensor, wanted(&o.window, tensor, rows, &(0..0)))))
+        })
+    }
+
+    fn bound(&self, rows: &Range<u32>, cols: &Range<u32>) -> Vec<Range<u32>> {
+        let of = |o: &Operand| match o.tensor {
+            None => 0..0,
+            Some(t) => aligned(t, wanted(&o.window, t, rows, cols)),
+        };
+        self.op.operands.iter().map(of).collect()
+    }
+
+    /// The first operand of a chunk that exceeds a limit, with the bytes it needs and that limit.
+    fn first_too_large(&self, chunks: &[Chunk]) -> Option<(usize, u64, u64)> {
+        chunks.iter().find_map(|chunk| {
+            let operands = self.op.operands.iter().zip(&chunk.bound).zip(&self.band_rows);
+            operands.enumerate().find_map(|(i, ((operand, bound), size))| {
+                let bytes = operand.tensor?.row_bytes() * u64::from(bound.end - bound.start);
+                let limit = match (crosses(bound, *size), operand.writes) {
+                    (false, _) => self.limits.binding_bytes,
+                    // Gathered into a buffer of its own.
+                    (true, false) => self.limits.binding_bytes.min(self.limits.buffer_bytes),
+                    (true, true) => 0,
+                };
+                (bytes > limit).then_some((i, bytes, limit))
+            })
+        })
+    }
+}
+
+/// Whether a range of rows lies in more than one band of `size` rows.
+pub(super) fn crosses(rows: &Range<u32>, size: u32) -> bool {
+    size > 0 && !rows.is_empty() && rows.start / size != (rows.end - 1) / size
 }
 
 /// `0..extent` in pieces of `step`; one empty piece when there is nothing to cut.
@@ -114,13 +237,4 @@ fn aligned(tensor: Tensor, range: Range<u32>) -> Range<u32> {
     let row = tensor.row_bytes();
     let step = (256 / (1 << row.trailing_zeros().min(8))) as u32;
     range.start / step * step..range.end
-}
-
-fn first_too_large(op: &Op, chunks: &[Chunk], limit: u64) -> Option<(usize, u64)> {
-    chunks.iter().find_map(|chunk| {
-        op.operands.iter().zip(&chunk.bound).enumerate().find_map(|(i, (operand, bound))| {
-            let bytes = operand.tensor?.row_bytes() * u64::from(bound.end - bound.start);
-            (bytes > limit).then_some((i, bytes))
-        })
-    })
 }

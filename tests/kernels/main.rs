@@ -23,7 +23,7 @@ use scalediff::tensor::{DType, Tensor};
 const F16_ROUNDING: f64 = 6e-4;
 
 /// Limits under which nearly every case of some size is cut.
-const LOW_LIMITS: &str = "binding=64KiB,groups=3";
+const LOW_LIMITS: &str = "binding=64KiB,buffer=80KiB,groups=3";
 
 /// One way to run the kernels.
 struct Setup {

@@ -159,7 +159,8 @@ fn check_family(name: &str) -> usize {
                 panic!("{label}: {}: {e}", composed.origin(line))
             });
             // One chunk, whatever its bindings, is enough for the size of the parameters.
-            let chunks = split(op, u64::MAX).unwrap_or_else(|e| panic!("{label}: {e}"));
+            let none = Limits { binding_bytes: u64::MAX, buffer_bytes: u64::MAX, ..Limits::WEBGPU };
+            let chunks = split(op, &none).unwrap_or_else(|e| panic!("{label}: {e}"));
             let launch = (op.launch)(&chunks[0]);
             validate(&module, &caps)
                 .and_then(|info| translate(&module, &info, &caps))
