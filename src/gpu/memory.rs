@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::caps::DeviceClass;
+use super::caps::{DeviceClass, Limits};
 use super::device::Gpu;
 use crate::error::{Error, Result};
 
@@ -15,7 +15,8 @@ pub struct Slabs {
     slabs: Vec<wgpu::Buffer>,
     /// Weights collected for the next slab.
     pending: Vec<u8>,
-    bytes: u64,
+    /// Bytes of every slab, the one that is being filled last.
+    sizes: Vec<u64>,
 }
 
 impl Slabs {
@@ -24,21 +25,34 @@ impl Slabs {
         Self::default()
     }
 
+    /// Finds the slab and the offset there for the next weight of so many bytes, under `limits`.
+    pub fn reserve(&mut self, limits: &Limits, bytes: u64) -> (u32, u64) {
+        let room = SLAB_BYTES.min(limits.buffer_bytes);
+        let padded = bytes.next_multiple_of(256);
+        match self.sizes.last_mut() {
+            Some(size) if *size + padded <= room => {
+                *size += padded;
+                (self.sizes.len() as u32 - 1, self.sizes[self.sizes.len() - 1] - padded)
+            }
+            _ => {
+                self.sizes.push(padded);
+                (self.sizes.len() as u32 - 1, 0)
+            }
+        }
+    }
+
     /// Appends the bytes of one weight and returns its slab and its offset there.
     ///
     /// # Errors
     /// The device has no room.
     pub fn push(&mut self, gpu: &Gpu, label: &str, bytes: &[u8]) -> Result<(u32, u64)> {
-        let room = SLAB_BYTES.min(gpu.caps().limits.buffer_bytes);
-        let padded = bytes.len().next_multiple_of(256);
-        if !self.pending.is_empty() && (self.pending.len() + padded) as u64 > room {
+        let (slab, offset) = self.reserve(&gpu.caps().limits, bytes.len() as u64);
+        if offset == 0 {
             self.flush(gpu, label)?;
         }
-        let offset = self.pending.len() as u64;
         self.pending.extend_from_slice(bytes);
         self.pending.resize(self.pending.len().next_multiple_of(256), 0);
-        self.bytes += bytes.len() as u64;
-        Ok((self.slabs.len() as u32, offset))
+        Ok((slab, offset))
     }
 
     /// Uploads what is pending; to be called after the last weight.
@@ -54,9 +68,9 @@ impl Slabs {
         Ok(())
     }
 
-    /// Bytes of all weights.
+    /// Bytes of all weights, as they lie in the slabs.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.sizes.iter().sum()
     }
 
     pub(crate) fn buffer(&self, slab: u32) -> Result<&wgpu::Buffer> {

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use super::source::{Checkpoint, to_f16};
 use crate::error::{Error, Result};
-use crate::gpu::{Gpu, Slabs};
+use crate::gpu::{Gpu, Limits, Slabs};
 use crate::graph::WeightRef;
 use crate::tensor::{DType, Shape};
 
@@ -18,11 +18,18 @@ const IGNORED: &[&str] = &["position_ids", "logit_scale"];
 
 /// Uploads one checkpoint and keeps account of what was used.
 pub struct Loader<'a> {
-    gpu: &'a Gpu,
-    checkpoint: &'a Checkpoint,
+    source: Source<'a>,
     component: &'a str,
     dtype: DType,
     state: RefCell<State>,
+}
+
+/// Where weights come from and go to.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    Checkpoint(&'a Gpu, &'a Checkpoint),
+    /// Only shapes: places are reserved, nothing is read or stored.
+    Shapes(&'a Limits),
 }
 
 #[derive(Default)]
@@ -36,7 +43,22 @@ struct State {
 impl<'a> Loader<'a> {
     /// A loader for `component` (such as `unet`, for messages) that stores matrices as `dtype`.
     pub fn new(gpu: &'a Gpu, checkpoint: &'a Checkpoint, component: &'a str, dtype: DType) -> Self {
-        Self { gpu, checkpoint, component, dtype, state: RefCell::default() }
+        let source = Source::Checkpoint(gpu, checkpoint);
+        Self { source, component, dtype, state: RefCell::default() }
+    }
+
+    /// A loader without a checkpoint, for planning from configs alone: every weight that is asked for
+    /// exists, and only its place under `limits` is reserved.
+    pub fn of_shapes(limits: &'a Limits, component: &'a str, dtype: DType) -> Self {
+        let source = Source::Shapes(limits);
+        Self { source, component, dtype, state: RefCell::default() }
+    }
+
+    fn names(&self) -> Box<dyn Iterator<Item = &'a str> + 'a> {
+        match self.source {
+            Source::Checkpoint(_, checkpoint) => Box::new(checkpoint.names()),
+            Source::Shapes(_) => Box::new(std::iter::empty()),
+        }
     }
 
     /// The root of the checkpoint's names.
@@ -46,16 +68,18 @@ impl<'a> Loader<'a> {
 
     /// Ends the upload. Tensors that nothing asked for are logged.
     pub fn finish(self) -> Result<Slabs> {
+        let unread: Vec<&str> = self.names().collect();
         let mut state = self.state.into_inner();
-        state.slabs.flush(self.gpu, self.component)?;
+        if let Source::Checkpoint(gpu, _) = self.source {
+            state.slabs.flush(gpu, self.component)?;
+        }
         let ignored = |name: &str| IGNORED.iter().any(|i| name.ends_with(i));
         // Half of an autoencoder may be all that was asked for.
         let head = |name: &str| name.split('.').next().unwrap_or(name).to_string();
         let heads: BTreeSet<String> = state.used.iter().map(|name| head(name)).collect();
         let asked = |name: &str| heads.contains(&head(name));
-        let unused: Vec<&str> = self
-            .checkpoint
-            .names()
+        let unused: Vec<&str> = unread
+            .into_iter()
             .filter(|name| !state.used.contains(*name) && !ignored(name) && asked(name))
             .collect();
         if let Some(first) = unused.first() {
@@ -106,7 +130,7 @@ impl<'a> Weights<'a> {
     /// Whether any tensor lies at or below this place.
     pub fn exists(&self) -> bool {
         let below = format!("{}.", self.path);
-        self.loader.checkpoint.names().any(|n| n == self.path || n.starts_with(&below))
+        self.loader.names().any(|n| n == self.path || n.starts_with(&below))
     }
 
     /// `[n, k]` of a linear layer (a 1×1 convolution is one too).
@@ -116,62 +140,76 @@ impl<'a> Weights<'a> {
 
     /// Several `[n, k]` matrices with the same input, one above the other: one kernel call serves all.
     pub fn joined(&self, parts: &[Weights<'a>], n: u32, k: u32) -> Result<WeightRef> {
-        let mut rows = Vec::new();
-        for part in parts {
-            rows.extend(part.at("weight").values(&[n, k], &[n, k, 1, 1])?);
-        }
-        self.push(&rows, parts.len() as u32 * n, 1, k)
+        self.push(parts.len() as u32 * n, 1, k, || {
+            let mut rows = Vec::new();
+            for part in parts {
+                rows.extend(part.at("weight").values(&[n, k], &[n, k, 1, 1])?);
+            }
+            Ok(rows)
+        })
     }
 
     /// The `[2n, k]` matrix of a gated layer, value rows and gate rows interleaved in blocks of four,
     /// so that whoever owns eight columns of the product owns both sides of four gates.
     pub fn gated(&self, n: u32, k: u32) -> Result<WeightRef> {
-        let values = self.at("weight").values(&[2 * n, k], &[])?;
-        self.push(&interleave(&values, n as usize, k as usize), 2 * n.next_multiple_of(4), 1, k)
+        self.push(2 * n.next_multiple_of(4), 1, k, || {
+            let values = self.at("weight").values(&[2 * n, k], &[])?;
+            Ok(interleave(&values, n as usize, k as usize))
+        })
     }
 
     /// The bias that belongs to [`Weights::gated`].
     pub fn gated_vector(&self, n: u32) -> Result<WeightRef> {
-        let values = self.values(&[2 * n], &[])?;
-        self.push_vector(&interleave(&values, n as usize, 1))
+        self.push_vector(2 * n.next_multiple_of(4), || {
+            Ok(interleave(&self.values(&[2 * n], &[])?, n as usize, 1))
+        })
     }
 
     /// `[c_out, c_in, size, size]` of a convolution, stored `[c_out][y][x][c_in]`. Only the first
     /// `keep` output channels are loaded.
     pub fn conv(&self, c_out: u32, c_in: u32, size: u32, keep: u32) -> Result<WeightRef> {
         let linear: &[u32] = if size == 1 { &[c_out, c_in] } else { &[] };
-        let values = self.at("weight").values(&[c_out, c_in, size, size], linear)?;
-        let (taps, c_in_len) = ((size * size) as usize, c_in as usize);
-        let mut rows = Vec::with_capacity(values.len());
-        for filter in values.chunks_exact(taps * c_in_len).take(keep as usize) {
-            for tap in 0..taps {
-                rows.extend((0..c_in_len).map(|c| filter[c * taps + tap]));
+        self.push(keep, size * size, c_in, || {
+            let values = self.at("weight").values(&[c_out, c_in, size, size], linear)?;
+            let (taps, c_in_len) = ((size * size) as usize, c_in as usize);
+            let mut rows = Vec::with_capacity(values.len());
+            for filter in values.chunks_exact(taps * c_in_len).take(keep as usize) {
+                for tap in 0..taps {
+                    rows.extend((0..c_in_len).map(|c| filter[c * taps + tap]));
+                }
             }
-        }
-        self.push(&rows, keep, size * size, c_in)
+            Ok(rows)
+        })
     }
 
     /// A vector of `n` values at this very name, kept f32. Only the first `keep` are loaded.
     pub fn vector(&self, n: u32, keep: u32) -> Result<WeightRef> {
-        let values = self.values(&[n], &[])?;
-        self.push_vector(&values[..keep as usize])
+        self.push_vector(keep, || {
+            let mut values = self.values(&[n], &[])?;
+            values.truncate(keep as usize);
+            Ok(values)
+        })
     }
 
     /// Several vectors of `n` values, one after the other.
     pub fn joined_vector(&self, parts: &[Weights<'a>], n: u32) -> Result<WeightRef> {
-        let mut all = Vec::new();
-        for part in parts {
-            all.extend(part.values(&[n], &[])?);
-        }
-        self.push_vector(&all)
+        self.push_vector(parts.len() as u32 * n, || {
+            let mut all = Vec::new();
+            for part in parts {
+                all.extend(part.values(&[n], &[])?);
+            }
+            Ok(all)
+        })
     }
 
-    /// The values of the tensor at this name, for use on the host.
+    /// The values of the tensor at this name, for use on the host; zeros where only shapes are known.
     ///
     /// # Errors
     /// A missing tensor (with the nearest names) or another shape than `shape` or `or`.
     pub fn values(&self, shape: &[u32], or: &[u32]) -> Result<Vec<f32>> {
-        let checkpoint = self.loader.checkpoint;
+        let Source::Checkpoint(_, checkpoint) = self.loader.source else {
+            return Ok(vec![0.0; shape.iter().map(|d| *d as usize).product()]);
+        };
         let view = checkpoint.get(&self.path).ok_or_else(|| self.missing())?;
         let same = |want: &[u32]| {
             view.shape.iter().map(|d| *d as u64).eq(want.iter().map(|d| u64::from(*d)))
@@ -194,7 +232,7 @@ impl<'a> Weights<'a> {
         let leaf = self.path.rsplit('.').next().unwrap_or(&self.path);
         let parent = &self.path[..self.path.len() - leaf.len()];
         let near: Vec<&str> =
-            self.loader.checkpoint.names().filter(|n| n.starts_with(parent)).take(3).collect();
+            self.loader.names().filter(|n| n.starts_with(parent)).take(3).collect();
         let hint = if near.is_empty() {
             "the checkpoint lacks this whole module: is it the file of another model?".to_string()
         } else {
@@ -204,16 +242,27 @@ impl<'a> Weights<'a> {
     }
 
     /// Stores `n` rows of `taps × c` values, channels padded to whole vec4s and rows to a multiple of four.
-    fn push(&self, rows: &[f32], n: u32, taps: u32, c: u32) -> Result<WeightRef> {
+    fn push(
+        &self,
+        n: u32,
+        taps: u32,
+        c: u32,
+        rows: impl FnOnce() -> Result<Vec<f32>>,
+    ) -> Result<WeightRef> {
         let padded = c.next_multiple_of(4);
         let shape = Shape::matrix(n.next_multiple_of(4), taps * padded);
+        let mut dtype = self.loader.dtype;
+        let gpu = match self.loader.source {
+            Source::Checkpoint(gpu, _) => gpu,
+            Source::Shapes(limits) => return Ok(self.reserve(limits, shape, dtype)),
+        };
+        let rows = rows()?;
         let mut values = vec![0.0f32; shape.elems() as usize];
         for (to, from) in
             values.chunks_exact_mut(padded as usize).zip(rows.chunks_exact(c as usize))
         {
             to[..c as usize].copy_from_slice(from);
         }
-        let mut dtype = self.loader.dtype;
         let bytes = match dtype {
             DType::F32 => bytemuck::cast_slice(&values).to_vec(),
             DType::F16 => {
@@ -227,23 +276,30 @@ impl<'a> Weights<'a> {
                 }
             }
         };
-        self.upload(&bytes, shape, dtype)
+        self.upload(gpu, &bytes, shape, dtype)
     }
 
-    fn push_vector(&self, values: &[f32]) -> Result<WeightRef> {
-        let mut padded = values.to_vec();
-        padded.resize(values.len().next_multiple_of(4), 0.0);
-        self.upload(
-            bytemuck::cast_slice(&padded),
-            Shape::matrix(1, padded.len() as u32),
-            DType::F32,
-        )
+    /// Stores `n` values in f32, padded to whole vec4s.
+    fn push_vector(&self, n: u32, values: impl FnOnce() -> Result<Vec<f32>>) -> Result<WeightRef> {
+        let shape = Shape::matrix(1, n.next_multiple_of(4));
+        let gpu = match self.loader.source {
+            Source::Checkpoint(gpu, _) => gpu,
+            Source::Shapes(limits) => return Ok(self.reserve(limits, shape, DType::F32)),
+        };
+        let mut values = values()?;
+        values.resize(shape.channels as usize, 0.0);
+        self.upload(gpu, bytemuck::cast_slice(&values), shape, DType::F32)
     }
 
-    fn upload(&self, bytes: &[u8], shape: Shape, dtype: DType) -> Result<WeightRef> {
+    fn reserve(&self, limits: &Limits, shape: Shape, dtype: DType) -> WeightRef {
+        let bytes = shape.elems() * dtype.bytes();
+        let (slab, offset) = self.loader.state.borrow_mut().slabs.reserve(limits, bytes);
+        WeightRef { slab, offset, shape, dtype }
+    }
+
+    fn upload(&self, gpu: &Gpu, bytes: &[u8], shape: Shape, dtype: DType) -> Result<WeightRef> {
         let loader = self.loader;
-        let (slab, offset) =
-            loader.state.borrow_mut().slabs.push(loader.gpu, loader.component, bytes)?;
+        let (slab, offset) = loader.state.borrow_mut().slabs.push(gpu, loader.component, bytes)?;
         Ok(WeightRef { slab, offset, shape, dtype })
     }
 }
