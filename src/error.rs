@@ -65,6 +65,11 @@ impl Error {
         Self::new(ErrorKind::Device, message)
     }
 
+    /// What a callback returns to stop the work.
+    pub fn cancelled() -> Self {
+        Self::new(ErrorKind::Cancelled, "cancelled")
+    }
+
     /// A broken promise inside this crate.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Internal, message)

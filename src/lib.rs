@@ -4,6 +4,39 @@
 //! method of *ScaleDiff* (NeurIPS 2025, arXiv 2510.25818), on wgpu (Vulkan, Metal, DX12) with every
 //! kernel hand-written in WGSL. This page is the map; each module's own page goes on from here.
 //!
+//! # A picture from your program
+//!
+//! ```
+//! # #[cfg(feature = "embedded")] fn main() -> scalediff::Result<()> {
+//! use scalediff::{Engine, Event, GpuOptions, LoadOptions, Pipeline, Request, embedded};
+//!
+//! let engine = Engine::open(GpuOptions::default())?;
+//! // The small model inside the crate; `ModelFiles::open(path)` takes a folder in diffusers layout.
+//! let mut pipeline = Pipeline::load(&engine, &embedded::tiny_sdxl(), LoadOptions::default())?;
+//! let request = Request {
+//!     prompt: "a red ball on sand under a day sky".into(),
+//!     width: Some(128),
+//!     height: Some(128),
+//!     steps: Some(2),
+//!     ..Request::default()
+//! };
+//! let picture = pipeline.generate(&request, &mut |event| {
+//!     if let Event::Sampling(share) = event {
+//!         assert!(share <= 1.0); // draw a bar; to stop: Err(scalediff::Error::cancelled())
+//!     }
+//!     Ok(())
+//! })?;
+//! let image = picture.image();
+//! assert_eq!((image.width, image.height, image.rgb.len()), (128, 128, 128 * 128 * 3));
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "embedded"))] fn main() {}
+//! ```
+//!
+//! The library is a guest: it prints nothing, keeps no global state (messages go through the `log` crate), and
+//! works on a device of yours with [`Engine::from_device`]. [`Pipeline::generate_on_device`] leaves the picture in
+//! a wgpu buffer; wgpu itself is exported as [`gpu::wgpu`].
+//!
 //! # What happens to a prompt
 //!
 //! 1. [`pipeline`] opens a model folder ([`weights`]), tokenizes the prompt and runs the text
@@ -24,7 +57,7 @@
 //! |---|---|
 //! | [`error`], [`tensor`] | the one error type; shapes, element types, handles |
 //! | [`shader`] | the WGSL files, and the composer that joins a kernel with what its variant picks |
-//! | [`gpu`] | devices, their facts ([`gpu::Caps`]), pipelines, transfers |
+//! | [`gpu`] | devices and the [`Engine`] handle on one, their facts ([`gpu::Caps`]), pipelines, transfers |
 //! | [`graph`] | record → plan → replay |
 //! | [`kernels`] | one module per kernel: parameters, choice of variant, recording |
 //! | [`mod@reference`] | the same kernels as plain loops, for tests and benches |
@@ -57,17 +90,28 @@
 pub mod cli;
 #[cfg(feature = "embedded")]
 pub mod embedded;
+#[warn(missing_docs)]
 pub mod error;
+#[warn(missing_docs)]
 pub mod gpu;
 pub mod graph;
 pub mod kernels;
 pub mod models;
 pub mod nn;
+#[warn(missing_docs)]
 pub mod pipeline;
 pub mod reference;
+#[warn(missing_docs)]
 pub mod sampling;
 pub mod scalediff;
 pub mod shader;
 pub mod tensor;
 pub mod verify;
+#[warn(missing_docs)]
 pub mod weights;
+
+pub use error::{Error, ErrorKind, Result};
+pub use gpu::{Engine, GpuOptions};
+pub use pipeline::{DevicePicture, Image, LoadOptions, Picture, Pipeline, Precision, Request};
+pub use scalediff::{Event, Progress, StageResult};
+pub use weights::ModelFiles;

@@ -51,6 +51,7 @@ fn bad_command_lines_exit_64() {
     refuses(&["generate", "-p", "x", "--colour"], USAGE, "--colour");
     refuses(&["paint"], USAGE, "paint");
     refuses_to_generate(&["--tier", "quantum"], USAGE, "plain");
+    refuses_to_generate(&["-b", "0"], USAGE, "batch-count");
     refuses_to_generate(&["-W", "big"], USAGE, "big");
     refuses_to_generate(&["-W", "-5"], USAGE, "'-5'");
     refuses_to_generate(&["--limits", "colour=3"], USAGE, "binding=SIZE");
@@ -147,6 +148,14 @@ fn the_same_seed_makes_the_same_bytes_at_any_size() {
     assert_ne!(first, make("d.png", &[&size[..], &["-s", "5", "--attention", "full"]].concat()));
     make("e.png", &[&size[..], &["-s", "5", "--jitter", "--cfg-scale", "1"]].concat());
     make("f.png", &["-W", "1", "-H", "7", "--no-lfm", "--no-sg"]);
+    let many = root.join("m-%02d.png").to_string_lossy().into_owned();
+    let flags = ["-o", &many, "--steps", "3", "-s", "5", "-b", "2"];
+    assert!(generate(&[&flags[..], &size].concat()).status.success());
+    assert_eq!(std::fs::read(root.join("m-01.png")).unwrap(), first);
+    assert_eq!(
+        std::fs::read(root.join("m-02.png")).unwrap(),
+        make("n.png", &[&size[..], &["-s", "6"]].concat())
+    );
     let picture = image::load_from_memory(&first).expect("a PNG");
     assert_eq!((picture.width(), picture.height()), (100, 52));
     assert!(root.join("a-stage0.png").exists() && root.join("a-stage1.png").exists());

@@ -6,20 +6,20 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use scalediff::gpu::{Gpu, GpuOptions, Tier};
+use scalediff::gpu::{Engine, GpuOptions, Tier};
 use scalediff::pipeline::Precision;
 use scalediff::verify::verify_folder;
 
 /// Odd grids and channels, bf16 weights; four levels, shards, three stages.
 const FOLDERS: [&str; 2] = ["sdxl-odd", "sdxl-deep"];
 
-fn open(tier: Option<Tier>, limits: Option<&str>, shader_checks: bool) -> Gpu {
+fn open(tier: Option<Tier>, limits: Option<&str>, shader_checks: bool) -> Engine {
     let limits = limits.map(str::to_string);
-    Gpu::open(&GpuOptions { tier, limits, shader_checks, ..GpuOptions::default() }).unwrap()
+    Engine::open(GpuOptions { tier, limits, shader_checks, ..GpuOptions::default() }).unwrap()
 }
 
 /// Runs a folder's cases, all of which must pass; the error of every output by `case/output`.
-fn errors(gpu: &Gpu, folder: &str, precision: Precision) -> BTreeMap<String, f64> {
+fn errors(gpu: &Engine, folder: &str, precision: Precision) -> BTreeMap<String, f64> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(folder);
     let mut errors = BTreeMap::new();
     verify_folder(gpu, &path, precision, &mut |outcome| {

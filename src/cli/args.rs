@@ -117,7 +117,11 @@ pub struct GenerateArgs {
     /// The same seed makes the same picture on the same device. Negative: random.
     #[arg(short, long, allow_negative_numbers = true, default_value_t = -1)]
     pub seed: i64,
-    /// The file to write, always PNG.
+    /// How many pictures, with seeds SEED, SEED + 1, … They are numbered: NAME-001.png, NAME-002.png, …
+    #[arg(short, long, value_name = "N", default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=9999))]
+    pub batch_count: u32,
+    /// The file to write, always PNG. %03d stands for the picture's number.
     #[arg(short, long, default_value = "scalediff.png")]
     pub output: PathBuf,
     /// How often the size is doubled. Default: as often as the size calls for.

@@ -1,31 +1,60 @@
 //! `scalediff generate`.
 
 use std::hash::{BuildHasher, RandomState};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use super::args::{AttentionArg, GenerateArgs};
+use super::output;
 use super::progress::Progress;
-use crate::error::{Error, Result};
-use crate::gpu::Gpu;
-use crate::pipeline::{Image, Request, SdxlPipeline};
+use crate::error::Result;
+use crate::gpu::{Engine, Gpu};
+use crate::pipeline::{LoadOptions, Picture, Pipeline, Request};
+use crate::scalediff::{self, Event, StageResult};
 use crate::weights::ModelFiles;
 
-/// Makes one picture and writes it.
+/// Makes the pictures and writes each as soon as it is done.
 pub fn run(args: &GenerateArgs) -> Result<()> {
-    let start = Instant::now();
     let seed = u64::try_from(args.seed).unwrap_or_else(|_| u64::from(random_seed()));
+    let outputs = output::names(&args.output, args.batch_count);
     // Found out now rather than after minutes of work.
-    check_output(&args.output)?;
+    for path in &outputs {
+        output::check(path)?;
+    }
     let files = match &args.model {
         Some(folder) => ModelFiles::open(folder)?,
         None => embedded_model()?,
     };
-    let gpu = Gpu::open(&args.device.gpu_options(args.profile))?;
-    print_device(&gpu);
-    errln!("model {}, seed {seed}", files.name());
+    let engine = Engine::open(args.device.gpu_options(args.profile))?;
+    print_device(&engine);
+    let load =
+        LoadOptions { precision: args.device.precision.into(), keep_loaded: args.batch_count > 1 };
+    let mut pipeline = Pipeline::load(&engine, &files, load)?;
+    for (seed, path) in (seed..).zip(&outputs) {
+        errln!("model {}, seed {seed}", files.name());
+        let (start, flops) = (Instant::now(), engine.flops_done());
+        let mut watch = Watch { progress: Progress::new(), save_stages: args.save_stages, path };
+        let image = pipeline.generate(&request(args, seed), &mut watch)?.image();
+        watch.progress.finish();
+        image.save_png(path)?;
+        errln!(
+            "{} ({}×{}) in {:.1} s, {:.0} GFLOP",
+            path.display(),
+            image.width,
+            image.height,
+            start.elapsed().as_secs_f64(),
+            (engine.flops_done() - flops) as f64 / 1e9
+        );
+    }
+    if let Some(profile) = engine.profile_report() {
+        errln!("{profile}");
+    }
+    Ok(())
+}
 
-    let request = Request {
+/// What the flags ask for.
+fn request(args: &GenerateArgs, seed: u64) -> Request {
+    Request {
         prompt: args.prompt.clone(),
         negative_prompt: args.negative_prompt.clone(),
         width: args.width,
@@ -40,34 +69,28 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         no_frequency_mixing: args.no_lfm,
         no_structure_guidance: args.no_sg,
         jitter: args.jitter,
-    };
-    let pipeline = SdxlPipeline::new(&gpu, files, args.device.precision.into())?;
-    let mut progress = Progress::new();
-    let mut keep = |stage: u32, image: Image| {
-        if args.save_stages { image.save_png(&stage_path(&args.output, stage)) } else { Ok(()) }
-    };
-    let image = pipeline.generate(
-        &request,
-        &mut |event| {
-            progress.show(event);
-            Ok(())
-        },
-        &mut keep,
-    )?;
-    progress.finish();
-    image.save_png(&args.output)?;
-    errln!(
-        "{} ({}×{}) in {:.1} s, {:.0} GFLOP",
-        args.output.display(),
-        image.width,
-        image.height,
-        start.elapsed().as_secs_f64(),
-        gpu.flops_done() as f64 / 1e9
-    );
-    if let Some(profile) = gpu.profile_report() {
-        errln!("{profile}");
     }
-    Ok(())
+}
+
+/// Shows how one picture comes on, and keeps what was asked to be kept on the way.
+struct Watch<'a> {
+    progress: Progress,
+    save_stages: bool,
+    path: &'a Path,
+}
+
+impl scalediff::Progress for Watch<'_> {
+    fn event(&mut self, event: Event) -> Result<()> {
+        self.progress.show(event);
+        Ok(())
+    }
+
+    fn stage(&mut self, result: &StageResult) -> Result<()> {
+        if !self.save_stages {
+            return Ok(());
+        }
+        Picture::of(result).image().save_png(&output::stage_name(self.path, result.stage))
+    }
 }
 
 /// One line: which device computes, and with what.
@@ -84,34 +107,8 @@ fn embedded_model() -> Result<ModelFiles> {
 
 #[cfg(not(feature = "embedded"))]
 fn embedded_model() -> Result<ModelFiles> {
-    Err(Error::usage("this build has no embedded model").with_hint("name a model folder with -m"))
-}
-
-/// `picture.png` to `picture-stage0.png`.
-fn stage_path(output: &Path, stage: u32) -> PathBuf {
-    let stem = output.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
-    output.with_file_name(format!("{stem}-stage{stage}.png"))
-}
-
-/// Refuses a place that cannot be written before the work, not after it.
-fn check_output(output: &Path) -> Result<()> {
-    let folder = match output.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    if !folder.is_dir() {
-        return Err(Error::usage(format!("the folder {} does not exist", folder.display()))
-            .with_hint("create it, or choose another file with -o"));
-    }
-    if output.is_dir() || output.file_name().is_none() {
-        return Err(Error::usage(format!("{} is a folder", output.display()))
-            .with_hint("give a file name with -o"));
-    }
-    if output.extension().is_some_and(|e| !e.eq_ignore_ascii_case("png")) {
-        return Err(Error::usage(format!("{}: only PNG can be written", output.display()))
-            .with_hint("give a name that ends in .png"));
-    }
-    Image::check_place(output)
+    Err(crate::error::Error::usage("this build has no embedded model")
+        .with_hint("name a model folder with -m"))
 }
 
 /// The standard library's own randomness, which it draws from the system.

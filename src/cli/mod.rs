@@ -23,6 +23,7 @@ mod args;
 mod devices;
 mod generate;
 mod log;
+mod output;
 mod progress;
 mod verify;
 

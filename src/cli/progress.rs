@@ -19,6 +19,8 @@ pub struct Progress {
 /// What is under way.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    Loading,
+    Prompt,
     Encoding,
     Sampling,
     Decoding,
@@ -27,6 +29,8 @@ enum Phase {
 impl Phase {
     fn label(self) -> &'static str {
         match self {
+            Phase::Loading => "",
+            Phase::Prompt => "encoding",
             Phase::Encoding => "encoding",
             Phase::Sampling => "sampling",
             Phase::Decoding => "decoding",
@@ -52,6 +56,16 @@ impl Progress {
                 self.stage = format!("stage {stage} ({width}×{height}, {steps} steps)");
                 self.stage_start = Instant::now();
                 self.begin(Phase::Sampling);
+            }
+            Event::Loading(what) => {
+                self.stage = format!("loading the {what}");
+                self.begin(Phase::Loading);
+            }
+            Event::Prompt(share) => {
+                if self.phase != Phase::Prompt {
+                    self.stage = "prompt".into();
+                }
+                self.advance(Phase::Prompt, share);
             }
             Event::Encoding(share) => self.advance(Phase::Encoding, share),
             Event::Sampling(share) => self.advance(Phase::Sampling, share),

@@ -138,6 +138,7 @@ fn parse_size(text: &str) -> Option<u64> {
 /// Everything a kernel may base a choice on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Caps {
+    /// What kind of device it is.
     pub class: DeviceClass,
     /// Shaders may use f16 types.
     pub f16: bool,
@@ -145,6 +146,7 @@ pub struct Caps {
     pub subgroups: bool,
     /// The fewest invocations that a subgroup has: a workgroup no larger is one subgroup.
     pub subgroup_min: u32,
+    /// The most of each resource that a kernel may use.
     pub limits: Limits,
 }
 

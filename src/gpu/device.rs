@@ -30,9 +30,13 @@ pub struct GpuOptions {
 /// What is known of an adapter before it is opened.
 #[derive(Debug, Clone)]
 pub struct AdapterFacts {
+    /// As the driver calls it.
     pub name: String,
+    /// Vulkan, Metal or Dx12.
     pub backend: String,
+    /// Driver and its version.
     pub driver: String,
+    /// What it can do.
     pub caps: Caps,
 }
 
@@ -112,6 +116,22 @@ fn facts_of(adapter: &wgpu::Adapter) -> AdapterFacts {
     }
 }
 
+/// The device that [`Gpu::open`] asks of an adapter: all its limits, and what the kernels can use.
+pub(super) fn device_descriptor(adapter: &wgpu::Adapter) -> wgpu::DeviceDescriptor<'static> {
+    let usable = wgpu::Features::IMMEDIATES
+        | wgpu::Features::SHADER_F16
+        | wgpu::Features::SUBGROUP
+        | wgpu::Features::TIMESTAMP_QUERY
+        | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES
+        | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
+    wgpu::DeviceDescriptor {
+        label: Some("scalediff"),
+        required_features: usable & adapter.features(),
+        required_limits: adapter.limits(),
+        ..Default::default()
+    }
+}
+
 impl Gpu {
     /// Opens the adapter that `options` asks for.
     ///
@@ -140,18 +160,7 @@ impl Gpu {
                 })?,
         };
         let facts = facts_of(chosen);
-        let wanted_features = wgpu::Features::IMMEDIATES
-            | wgpu::Features::SHADER_F16
-            | wgpu::Features::SUBGROUP
-            | wgpu::Features::TIMESTAMP_QUERY
-            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES
-            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
-        let descriptor = wgpu::DeviceDescriptor {
-            label: Some("scalediff"),
-            required_features: wanted_features & chosen.features(),
-            required_limits: chosen.limits(),
-            ..Default::default()
-        };
+        let descriptor = device_descriptor(chosen);
         let (device, queue) =
             pollster::block_on(chosen.request_device(&descriptor)).map_err(|e| {
                 Error::device(format!("{}: cannot be opened", facts.name)).with_source(e)

@@ -5,6 +5,7 @@
 
 mod caps;
 mod device;
+mod engine;
 mod memory;
 mod pipeline;
 mod profile;
@@ -13,6 +14,9 @@ mod transfer;
 pub use caps::{Caps, DeviceClass, Limits, Tier};
 pub(crate) use device::lock;
 pub use device::{AdapterFacts, Gpu, GpuOptions, list_adapters};
+pub use engine::{DeviceTensor, Engine};
 pub use memory::Slabs;
 pub use pipeline::Pipeline;
 pub use profile::Profile;
+/// The version of wgpu that [`Engine::from_device`] takes its device from.
+pub use wgpu;

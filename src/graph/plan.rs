@@ -9,7 +9,7 @@ use super::layout::{Layout, Piece, Source};
 use super::record::{Graph, Op};
 use super::split::Chunk;
 use crate::error::{Error, Result};
-use crate::gpu::{Gpu, Pipeline, Profile, Slabs, lock};
+use crate::gpu::{DeviceTensor, Gpu, Pipeline, Profile, Slabs, lock};
 use crate::tensor::{DType, Tensor};
 
 /// Called between submissions with the finished share of the replay, 0 to 1; an error stops it.
@@ -118,6 +118,12 @@ impl Plan {
             bytes.extend(gpu.read(&range.buffer, range.offset, range.bytes)?);
         }
         Ok(decode_rows(&bytes, tensor.shape.channels, tensor.dtype))
+    }
+
+    /// Where a kept tensor lies; the buffers outlive the plan.
+    pub fn device_tensor(&self, tensor: Tensor) -> Result<DeviceTensor> {
+        let bands = self.buffers(tensor)?.into_iter().map(|(b, range)| (b.clone(), range));
+        Ok(DeviceTensor { bands: bands.collect(), shape: tensor.shape, dtype: tensor.dtype })
     }
 
     /// Copies a kept tensor onto another of the same shape and type, on the device.

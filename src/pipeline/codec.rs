@@ -2,28 +2,34 @@
 
 use super::model::{Loaded, Model};
 use crate::error::Result;
-use crate::gpu::Gpu;
+use crate::gpu::{DeviceTensor, Gpu};
 use crate::graph::{Graph, Plan, Pulse};
 use crate::models::vae::{Decoder, Encoder, VaeConfig};
 use crate::scalediff::{Codec, upsample_bicubic};
 use crate::tensor::{DType, Shape};
 
 /// Encoder and decoder; the encoder is loaded when the first later stage asks for it.
-pub struct VaeCodec<'a> {
-    model: &'a Model<'a>,
+pub struct VaeCodec {
+    model: Model,
     config: VaeConfig,
     decoder: Loaded<Decoder>,
     encoder: Option<Loaded<Encoder>>,
+    /// Leave the decoded picture on the device, in `picture`.
+    pub keep_picture: bool,
+    /// The last picture decoded, where it is kept: `[1, H, W, 3]`.
+    pub picture: Option<DeviceTensor>,
 }
 
-impl<'a> VaeCodec<'a> {
+impl VaeCodec {
     /// Loads the decoder of `model`.
-    pub fn load(model: &'a Model<'a>) -> Result<Self> {
+    pub fn load(model: &Model) -> Result<Self> {
         Ok(Self {
-            model,
+            model: model.clone(),
             config: model.vae_config()?,
             decoder: model.vae_decoder()?,
             encoder: None,
+            keep_picture: false,
+            picture: None,
         })
     }
 
@@ -33,14 +39,14 @@ impl<'a> VaeCodec<'a> {
     }
 }
 
-/// Latents in the decoder's own space to a picture.
+/// Latents in the decoder's own space to a picture, on the host and where it lies on the device.
 pub fn decode_raw(
     gpu: &Gpu,
     decoder: &Loaded<Decoder>,
     latents: &[f32],
     shape: Shape,
     pulse: Pulse,
-) -> Result<Vec<f32>> {
+) -> Result<(Vec<f32>, DeviceTensor)> {
     let mut g = Graph::new(gpu.caps().clone());
     let z = g.input("latents", shape, DType::F32);
     let image = g.scope("vae.decoder", |g| decoder.net.forward(g, z))?;
@@ -48,7 +54,7 @@ pub fn decode_raw(
     let plan = Plan::compile(gpu, &g, &decoder.slabs)?;
     plan.write(gpu, z, latents)?;
     plan.run(gpu, pulse)?;
-    plan.read(gpu, image)
+    Ok((plan.read(gpu, image)?, plan.device_tensor(image)?))
 }
 
 /// A picture, enlarged by bicubic interpolation to `to` (height, width) where given, to the
@@ -78,7 +84,7 @@ pub fn encode_raw(
     plan.read(gpu, mean)
 }
 
-impl Codec for VaeCodec<'_> {
+impl Codec for VaeCodec {
     fn factor(&self) -> u32 {
         self.config.factor()
     }
@@ -93,7 +99,10 @@ impl Codec for VaeCodec<'_> {
         let VaeConfig { scaling, shift, latent_channels, .. } = self.config;
         let raw: Vec<f32> = latents.iter().map(|v| v / scaling + shift).collect();
         let shape = Shape::new(1, height, width, latent_channels);
-        decode_raw(self.model.gpu, &self.decoder, &raw, shape, pulse)
+        self.picture = None;
+        let (image, tensor) = decode_raw(&self.model.engine, &self.decoder, &raw, shape, pulse)?;
+        self.picture = self.keep_picture.then_some(tensor);
+        Ok(image)
     }
 
     fn encode_doubled(
@@ -109,7 +118,7 @@ impl Codec for VaeCodec<'_> {
         };
         let shape = Shape::new(1, height, width, self.config.image_channels);
         let to = Some((2 * height, 2 * width));
-        let mean = encode_raw(self.model.gpu, &encoder, image, shape, to, pulse);
+        let mean = encode_raw(&self.model.engine, &encoder, image, shape, to, pulse);
         self.encoder = Some(encoder);
         let VaeConfig { scaling, shift, .. } = self.config;
         Ok(mean?.into_iter().map(|v| (v - shift) * scaling).collect())

@@ -1,16 +1,24 @@
 //! From a request to a picture: loads what each phase needs, runs the cascade, makes pixels.
+//!
+//! [`Pipeline`] is the way in; the rest serves [`verify`](crate::verify) and tools.
 
 mod codec;
+mod family;
+mod generate;
 mod image;
+mod layout;
 mod model;
+mod picture;
 mod request;
 mod sdxl;
 
 pub use codec::{VaeCodec, decode_raw, encode_raw};
+pub use generate::{LoadOptions, Pipeline};
 pub use image::Image;
+pub use layout::{channels_first, channels_last};
 pub use model::{Loaded, Model, Precision};
+pub use picture::{DevicePicture, Picture};
 pub use request::{Defaults, Request};
 pub use sdxl::{
-    PromptIds, SdxlDenoiser, SdxlPipeline, TextEmbedding, TextStates, channels_first,
-    channels_last, encode_text,
+    PromptIds, Sdxl, SdxlDenoiser, TextEmbedding, TextStates, embed, encode_text, tokenize,
 };

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::error::{Error, Result};
-use crate::gpu::{Gpu, Slabs};
+use crate::error::Result;
+use crate::gpu::{Engine, Slabs};
 use crate::models::config::Config;
 use crate::models::sdxl_unet::{Unet, UnetConfig};
 use crate::models::text::{ClipConfig, ClipEncoder};
@@ -34,21 +34,27 @@ impl Precision {
 
 /// A network and its weights on the device.
 pub struct Loaded<M> {
+    /// The network, whose weights refer to `slabs`.
     pub net: M,
+    /// Its weights.
     pub slabs: Slabs,
 }
 
-/// A model folder, opened component by component.
-pub struct Model<'a> {
-    pub gpu: &'a Gpu,
+/// A model folder, opened component by component; clones are cheap.
+#[derive(Clone)]
+pub struct Model {
+    /// Where it runs.
+    pub engine: Engine,
+    /// Where it comes from.
     pub files: ModelFiles,
+    /// What it is stored in.
     pub precision: Precision,
 }
 
-impl<'a> Model<'a> {
+impl Model {
     /// `files` in diffusers layout.
-    pub fn new(gpu: &'a Gpu, files: ModelFiles, precision: Precision) -> Self {
-        Self { gpu, files, precision }
+    pub fn new(engine: Engine, files: ModelFiles, precision: Precision) -> Self {
+        Self { engine, files, precision }
     }
 
     fn config(&self, file: &str) -> Result<Config> {
@@ -63,7 +69,7 @@ impl<'a> Model<'a> {
         build: impl FnOnce(&Weights) -> Result<M>,
     ) -> Result<Loaded<M>> {
         let checkpoint = Checkpoint::open(&self.files, folder, stem)?;
-        let loader = Loader::new(self.gpu, &checkpoint, folder, self.precision.dtype());
+        let loader = Loader::new(&self.engine, &checkpoint, folder, self.precision.dtype());
         let net = build(&loader.root())?;
         Ok(Loaded { net, slabs: loader.finish()? })
     }
@@ -106,16 +112,5 @@ impl<'a> Model<'a> {
     pub fn scheduler(&self) -> Result<EulerDiscrete> {
         let file = "scheduler/scheduler_config.json";
         EulerDiscrete::from_config(&self.files.read_json::<Value>(file)?).map_err(|e| e.at(file))
-    }
-
-    /// Whether an absent negative prompt means zero embeddings.
-    pub fn zeros_for_absent_prompt(&self) -> Result<bool> {
-        let index: Value = self.files.read_json("model_index.json")?;
-        let class = index.get("_class_name").and_then(Value::as_str).unwrap_or("unknown");
-        if class != "StableDiffusionXLPipeline" && class != "StableDiffusionXLImg2ImgPipeline" {
-            return Err(Error::model(format!("model_index.json: a {class} is not supported"))
-                .with_hint("supported: StableDiffusionXLPipeline in diffusers layout"));
-        }
-        Ok(index.get("force_zeros_for_empty_prompt").and_then(Value::as_bool).unwrap_or(true))
     }
 }

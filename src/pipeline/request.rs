@@ -1,36 +1,45 @@
 //! What a picture is asked for with.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::scalediff::CascadeOptions;
 use crate::weights::ModelFiles;
 
 /// A request: plain data. Fields that are `None` take the model's default ([`Defaults`]).
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Request {
+    /// What the picture shows. Any text; what exceeds the encoders' 77 tokens is ignored with a warning.
+    /// Default: "".
     pub prompt: String,
-    /// `None`: none (zero embeddings where the model says so), which differs from "".
+    /// What it should not show. Default `None`: nothing (zero embeddings where the model says so), which
+    /// differs from "".
     pub negative_prompt: Option<String>,
-    /// Pixels of the final picture, 1 to 16384.
+    /// Width of the final picture in pixels, 1 to 16384. Default: the model's, else 4 × its training size.
     pub width: Option<u32>,
+    /// Height of the final picture in pixels, as `width`.
     pub height: Option<u32>,
-    /// Sampler steps of the first stage, 1 to 1000.
+    /// Sampler steps of the first stage, 1 to 1000. Default: the model's, else 50.
     pub steps: Option<usize>,
-    /// Guidance scale; at most 1 means no guidance.
+    /// Guidance scale, 0 to 1000; at most 1 means no guidance. Default: the model's, else 7.5.
     pub cfg_scale: Option<f32>,
+    /// Any number; as in torch only the low 32 bits count for the first stage. Default: 0.
     pub seed: u64,
-    /// Doublings after the first stage. Default: what the size calls for.
+    /// Doublings after the first stage, 0 to 6. Default: as often as the picture is twice the training size.
     pub stages: Option<u32>,
-    /// Share of the steps that later stages run, above 0 and at most 1.
+    /// Share of the steps that later stages run, above 0 and at most 1. Default: the model's, else 0.4.
     pub restart_ratio: Option<f64>,
-    /// Side of the low band as a share of the latents' side, above 0 and at most 1.
+    /// Side of the low band as a share of the latents' side, above 0 and at most 1. Default: the model's,
+    /// else 0.125.
     pub scale_factor: Option<f64>,
-    /// Attention over the whole picture in the later stages; `false`: neighborhood patches.
+    /// Attention over the whole picture in the later stages. Default `false`: neighborhood patches.
     pub full_attention: bool,
+    /// Do without latent frequency mixing. Default `false`.
     pub no_frequency_mixing: bool,
+    /// Do without structure guidance. Default `false`.
     pub no_structure_guidance: bool,
-    /// Shift the patches at random, per layer and step (the paper's optional window shifting).
+    /// Shift the patches at random, per layer and step (the paper's optional window shifting). Default `false`.
     pub jitter: bool,
 }
 
@@ -38,11 +47,17 @@ pub struct Request {
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Defaults {
+    /// Pixels; `None`: 4 × the training size.
     pub width: Option<u32>,
+    /// Pixels; `None`: 4 × the training size.
     pub height: Option<u32>,
+    /// See [`Request::steps`].
     pub steps: usize,
+    /// See [`Request::cfg_scale`].
     pub cfg_scale: f32,
+    /// See [`Request::restart_ratio`].
     pub restart_ratio: f64,
+    /// See [`Request::scale_factor`].
     pub scale_factor: f64,
 }
 

@@ -1,11 +1,12 @@
 //! The SDEdit cascade: generate at the base size, then double, re-noise and denoise again.
 
 use super::denoiser::{Attention, Codec, Denoiser};
+use super::progress::{Event, Progress, StageResult};
 use super::sampler::{Coefficients, Latents, StepPlan, restart};
 use super::size::SizePlan;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::Gpu;
-use crate::sampling::{restart_step, stream_seed};
+use crate::sampling::{Schedule, restart_step, stream_seed};
 
 /// The method's settings.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -49,143 +50,144 @@ impl CascadeOptions {
     }
 }
 
-/// What happens, for whoever watches.
-#[derive(Debug, Clone, Copy)]
-pub enum Event {
-    /// A stage begins: 0 is the base. `steps` sampler steps, `width × height` pixels.
-    Stage { stage: u32, width: u32, height: u32, steps: usize },
-    /// A share of the stage's sampling is done.
-    Sampling(f64),
-    /// A share of turning latents into the picture is done.
-    Decoding(f64),
-    /// A share of turning the doubled picture into latents is done.
-    Encoding(f64),
-}
-
-/// Watches; an error (of kind `Cancelled`, say) stops the work at the next submission.
-pub type Observer<'a> = &'a mut dyn FnMut(Event) -> Result<()>;
-
-/// What a stage made.
-#[derive(Debug, Clone)]
-pub struct StageResult {
-    pub latents: Latents,
-    /// `[H, W, 3]`, about -1…1, neither clamped nor rounded.
-    pub image: Vec<f32>,
-    pub width: u32,
-    pub height: u32,
-}
-
 /// The method, ready to run on a model.
 pub struct Cascade<'a> {
     pub gpu: &'a Gpu,
-    pub denoiser: &'a dyn Denoiser,
+    /// Dropped before the last picture is decoded, so that its weights make room.
+    pub denoiser: Box<dyn Denoiser + 'a>,
     pub codec: &'a mut dyn Codec,
     pub options: CascadeOptions,
 }
 
+/// Where a stage's sampling begins.
+struct Start {
+    latents: Latents,
+    /// The low band of the reference, for structure guidance.
+    low: Option<Vec<f32>>,
+    step: usize,
+}
+
 impl Cascade<'_> {
-    /// Runs all stages. `noise` gives unit normals for a stage, channels last; `keep` takes each result.
+    /// Runs all stages; returns what the last one made. `noise` gives unit normals for a stage's
+    /// latents of a height and a width, channels last.
     ///
     /// # Errors
-    /// Options out of range, the device's limits, a stage that ends in NaN or in one flat colour.
+    /// Options out of range, the device's limits, a stage that ends in NaN or in one flat colour, or
+    /// what `progress` returned.
     pub fn run(
-        &mut self,
+        self,
         size: &SizePlan,
         noise: &mut dyn FnMut(u32, u32, u32) -> Vec<f32>,
-        keep: &mut dyn FnMut(u32, &StageResult) -> Result<()>,
-        observer: Observer,
-    ) -> Result<()> {
-        let o = self.options;
-        o.check()?;
-        let schedule = self.denoiser.schedule(o.steps)?;
-        let restart_at = restart_step(o.steps, o.restart_ratio);
-        let factor = self.codec.factor();
-        let (base_h, base_w) = (size.base_height / factor, size.base_width / factor);
-        let cfg = self.denoiser.guidance();
-
+        progress: &mut dyn Progress,
+    ) -> Result<StageResult> {
+        let Self { gpu, denoiser, codec, options } = self;
+        options.check()?;
+        let schedule = denoiser.schedule(options.steps)?;
+        let factor = codec.factor();
+        let mut denoiser = Some(denoiser);
         let mut previous: Option<StageResult> = None;
         for stage in 0..=size.stages {
+            let Some(model) = &denoiser else { break };
             let (width, height) = size.stage_size(stage);
             let (h, w) = (height / factor, width / factor);
-            let mut start = noise(stage, h, w);
-            let mut low = None;
-            let mut first_step = 0;
-            match &previous {
-                None => start.iter_mut().for_each(|v| *v *= schedule.init_noise_sigma),
+            let noise = noise(stage, h, w);
+            let start = match previous.take() {
+                None => {
+                    let sigma = schedule.init_noise_sigma;
+                    let values = noise.iter().map(|v| v * sigma).collect();
+                    let channels = model.latent_channels();
+                    let latents = Latents { height: h, width: w, channels, values };
+                    Start { latents, low: None, step: 0 }
+                }
                 Some(last) => {
-                    let encoded = self.codec.encode_doubled(
+                    let encoded = codec.encode_doubled(
                         &last.image,
                         last.height,
                         last.width,
-                        &mut |share| observer(Event::Encoding(share)),
+                        &mut |share| progress.event(Event::Encoding(share)),
                     )?;
-                    let sigma = schedule.sigmas[restart_at];
+                    let step = restart_step(options.steps, options.restart_ratio);
                     let made = restart(
-                        self.gpu,
+                        gpu,
                         &last.latents,
                         &encoded,
-                        &start,
-                        sigma,
-                        o.scale_factor,
-                        o.frequency_mixing,
+                        &noise,
+                        schedule.sigmas[step],
+                        options.scale_factor,
+                        options.frequency_mixing,
                     )?;
-                    start = made.latents.values;
-                    low = o.structure_guidance.then_some(made.low);
-                    first_step = restart_at;
+                    let low = options.structure_guidance.then_some(made.low);
+                    Start { latents: made.latents, low, step }
                 }
-            }
-
-            let channels = self.denoiser.latent_channels();
-            let mut latents = Latents { height: h, width: w, channels, values: start };
-            let attention = |step: usize| match (stage > 0 && o.patches, o.jitter) {
-                (false, _) => Attention::Full,
-                (true, seed) => Attention::Patches {
-                    base_height: base_h,
-                    base_width: base_w,
-                    jitter: seed.map(|s| stream_seed(s, &format!("jitter.{stage}.{step}"))),
-                },
             };
-            let reference = low.as_deref().map(|values| (o.scale_factor, values));
-            let compile = |step: usize| {
-                StepPlan::compile(
-                    self.gpu,
-                    self.denoiser,
-                    latents.shape(),
-                    attention(step),
-                    reference,
-                )
-            };
-            let mut plan = compile(first_step)?;
-            let steps = o.steps - first_step;
-            observer(Event::Stage { stage, width, height, steps })?;
-            plan.start(&latents.values)?;
-            for i in first_step..o.steps {
-                if i > first_step && o.jitter.is_some() && stage > 0 {
-                    // Other patches, other windows: recorded anew.
-                    let reached = plan.finish()?;
-                    plan = compile(i)?;
-                    plan.start(&reached)?;
-                }
-                let weight = schedule.sg_weight(i, first_step);
-                let coefficients = Coefficients::step(&schedule, i, cfg, weight);
-                plan.run(coefficients, schedule.timesteps[i], &mut |share| {
-                    observer(Event::Sampling(((i - first_step) as f64 + share) / steps as f64))
-                })?;
-            }
-            latents.values = plan.finish()?;
-            drop(plan);
+            let steps = options.steps - start.step;
+            progress.event(Event::Stage { stage, width, height, steps })?;
+            let base = (size.base_height / factor, size.base_width / factor);
+            let latents =
+                sample(gpu, model.as_ref(), &schedule, &options, stage, base, start, progress)?;
             check(&latents.values, stage, "latents")?;
+            progress.latents(stage, &latents)?;
+            if stage == size.stages {
+                denoiser = None;
+            }
 
-            let image = self
-                .codec
-                .decode(&latents.values, h, w, &mut |share| observer(Event::Decoding(share)))?;
+            let image = codec.decode(&latents.values, h, w, &mut |share| {
+                progress.event(Event::Decoding(share))
+            })?;
             check(&image, stage, "picture")?;
-            let result = StageResult { latents, image, width, height };
-            keep(stage, &result)?;
+            let cropped = size.cropped_size(stage);
+            let result =
+                StageResult { stage, stages: size.stages, latents, image, width, height, cropped };
+            progress.stage(&result)?;
             previous = Some(result);
         }
-        Ok(())
+        previous.ok_or_else(|| Error::internal("the cascade has no stage"))
     }
+}
+
+/// Runs the sampler's steps of one stage. `base`: height and width of the first stage's latents.
+#[allow(clippy::too_many_arguments)]
+fn sample(
+    gpu: &Gpu,
+    denoiser: &dyn Denoiser,
+    schedule: &Schedule,
+    o: &CascadeOptions,
+    stage: u32,
+    base: (u32, u32),
+    start: Start,
+    progress: &mut dyn Progress,
+) -> Result<Latents> {
+    let Start { mut latents, low, step: first } = start;
+    let attention = |step: usize| match (stage > 0 && o.patches, o.jitter) {
+        (false, _) => Attention::Full,
+        (true, seed) => Attention::Patches {
+            base_height: base.0,
+            base_width: base.1,
+            jitter: seed.map(|s| stream_seed(s, &format!("jitter.{stage}.{step}"))),
+        },
+    };
+    let reference = low.as_deref().map(|values| (o.scale_factor, values));
+    let shape = latents.shape();
+    let compile = |step: usize| StepPlan::compile(gpu, denoiser, shape, attention(step), reference);
+    let mut plan = compile(first)?;
+    plan.start(&latents.values)?;
+    let cfg = denoiser.guidance();
+    let steps = o.steps - first;
+    for i in first..o.steps {
+        if i > first && o.jitter.is_some() && stage > 0 {
+            // Other patches, other windows: recorded anew.
+            let reached = plan.finish()?;
+            plan = compile(i)?;
+            plan.start(&reached)?;
+        }
+        let weight = schedule.sg_weight(i, first);
+        let coefficients = Coefficients::step(schedule, i, cfg, weight);
+        plan.run(coefficients, schedule.timesteps[i], &mut |share| {
+            progress.event(Event::Sampling(((i - first) as f64 + share) / steps as f64))
+        })?;
+    }
+    latents.values = plan.finish()?;
+    Ok(latents)
 }
 
 /// Stops on NaN, infinity, or a stage that made one flat value.

@@ -6,11 +6,13 @@
 mod cascade;
 mod denoiser;
 mod filters;
+mod progress;
 mod sampler;
 mod size;
 
-pub use cascade::{Cascade, CascadeOptions, Event, Observer, StageResult};
+pub use cascade::{Cascade, CascadeOptions};
 pub use denoiser::{Attention, Codec, Denoiser, Prediction};
 pub use filters::{LowPass, antialiased_taps, bicubic_taps, upsample_bicubic};
+pub use progress::{Event, Progress, StageResult};
 pub use sampler::{Coefficients, Latents, StepGraph};
 pub use size::{MAX_STAGES, SizePlan};

@@ -13,11 +13,14 @@ use crate::kernels::latent::{ResampleExtras, StepCoefficients, lift};
 use crate::models::sdxl_unet::{Conditioning, Windows};
 use crate::models::text::ClipTokenizer;
 use crate::pipeline::{
-    Model, Precision, PromptIds, SdxlPipeline, channels_first, channels_last, decode_raw,
+    Model, Precision, PromptIds, Sdxl, VaeCodec, channels_first, channels_last, decode_raw, embed,
     encode_raw, encode_text,
 };
 use crate::sampling::TorchRng;
-use crate::scalediff::{CascadeOptions, Coefficients, LowPass, SizePlan, upsample_bicubic};
+use crate::scalediff::{
+    Cascade, CascadeOptions, Coefficients, Event, LowPass, Progress, SizePlan, StageResult,
+    upsample_bicubic,
+};
 use crate::tensor::{DType, Shape, Tensor};
 
 type Outputs = BTreeMap<String, CaseTensor>;
@@ -145,7 +148,7 @@ fn unet(model: &Model, case: &Case) -> Result<Outputs> {
         added.extend(net.added_values(pooled, ids)?);
     }
     let dtype = model.precision.dtype();
-    let mut g = Graph::new(model.gpu.caps().clone());
+    let mut g = Graph::new(model.engine.caps().clone());
     let x = g.input("sample", shape, dtype);
     let conditioning = Conditioning {
         time: g.input("time", Shape::matrix(batch, net.config.channels[0]), DType::F32),
@@ -161,7 +164,7 @@ fn unet(model: &Model, case: &Case) -> Result<Outputs> {
         (conditioning.added, added),
         (conditioning.context, context.to_vec()),
     ];
-    run_graph(model.gpu, g, &unet.slabs, &inputs, y, "sample")
+    run_graph(&model.engine, g, &unet.slabs, &inputs, y, "sample")
 }
 
 fn vae_encoder(model: &Model, case: &Case) -> Result<Outputs> {
@@ -171,7 +174,7 @@ fn vae_encoder(model: &Model, case: &Case) -> Result<Outputs> {
     let encoder = model.vae_encoder()?;
     let config = model.vae_config()?;
     let mean =
-        encode_raw(model.gpu, &encoder, &to_rows(image, shape), shape, None, &mut |_| Ok(()))?;
+        encode_raw(&model.engine, &encoder, &to_rows(image, shape), shape, None, &mut |_| Ok(()))?;
     let factor = config.factor();
     let (h, w) = (shape.height / factor, shape.width / factor);
     let (dims, planes) = to_planes(&mean, Shape::new(shape.batch, h, w, config.latent_channels));
@@ -184,7 +187,8 @@ fn vae_decoder(model: &Model, case: &Case) -> Result<Outputs> {
     let shape = picture(dims)?;
     let decoder = model.vae_decoder()?;
     let config = model.vae_config()?;
-    let image = decode_raw(model.gpu, &decoder, &to_rows(latents, shape), shape, &mut |_| Ok(()))?;
+    let (image, _) =
+        decode_raw(&model.engine, &decoder, &to_rows(latents, shape), shape, &mut |_| Ok(()))?;
     let factor = config.factor();
     let full =
         Shape::new(shape.batch, factor * shape.height, factor * shape.width, config.image_channels);
@@ -203,7 +207,7 @@ fn clip_text(model: &Model, case: &Case) -> Result<Outputs> {
     let ids = case.ids("input_ids")?;
     let encoder = model.clip(&params.subfolder)?;
     let rows: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
-    let states = encode_text(model.gpu, &encoder, &rows)?;
+    let states = encode_text(&model.engine, &encoder, &rows, &mut |_| Ok(()))?;
     let (batch, tokens, width) =
         (ids.len(), ids.first().map_or(0, Vec::len), encoder.net.config.width as usize);
     let all = |f: &dyn Fn(usize) -> Vec<f32>| (0..batch).flat_map(f).collect::<Vec<f32>>();
@@ -276,10 +280,9 @@ fn pipeline(model: &Model, case: &Case) -> Result<Outputs> {
         let (dims, values) = case.input::<4>(&format!("noise.{stage}"))?;
         noises.push(to_rows(values, picture(dims)?));
     }
-    let pipeline = SdxlPipeline::new(model.gpu, model.files.clone(), model.precision)?;
-    let unet = pipeline.load_unet()?;
     let guided = p.guidance_scale > 1.0;
-    let embeddings = pipeline.embed(if guided { &prompts } else { &prompts[1..] })?;
+    let used = if guided { &prompts[..] } else { &prompts[1..] };
+    let embeddings = embed(model, used, &mut |_| Ok(()))?;
     let factor = model.vae_config()?.factor();
     let size =
         SizePlan::new(p.width << p.stages, p.height << p.stages, p.width, factor, Some(p.stages))?;
@@ -292,26 +295,33 @@ fn pipeline(model: &Model, case: &Case) -> Result<Outputs> {
         structure_guidance: true,
         jitter: None,
     };
-    let mut out = Outputs::new();
-    let mut keep = |stage: u32, result: &crate::scalediff::StageResult| {
-        let (dims, planes) = to_planes(&result.latents.values, result.latents.shape());
-        out.append(&mut one(&format!("latents.{stage}"), dims, planes));
-        let shape = Shape::new(1, result.height, result.width, 3);
-        let (dims, planes) = to_planes(&result.image, shape);
-        out.append(&mut one(&format!("image.{stage}"), dims, planes));
+    let mut codec = VaeCodec::load(model)?;
+    let denoiser =
+        Sdxl::open(model.clone(), false)?.denoiser_of(embeddings, p.guidance_scale, &size)?;
+    let cascade =
+        Cascade { gpu: &model.engine, denoiser: Box::new(denoiser), codec: &mut codec, options };
+    let mut stages = Stages::default();
+    cascade.run(&size, &mut |stage, _, _| noises[stage as usize].clone(), &mut stages)?;
+    Ok(stages.0)
+}
+
+/// Collects what every stage makes.
+#[derive(Default)]
+struct Stages(Outputs);
+
+impl Progress for Stages {
+    fn event(&mut self, _: Event) -> Result<()> {
         Ok(())
-    };
-    pipeline.run(
-        unet,
-        embeddings,
-        p.guidance_scale,
-        &size,
-        options,
-        &mut |stage, _, _| noises[stage as usize].clone(),
-        &mut keep,
-        &mut |_| Ok(()),
-    )?;
-    Ok(out)
+    }
+
+    fn stage(&mut self, result: &StageResult) -> Result<()> {
+        let StageResult { stage, latents, image, width, height, .. } = result;
+        let (dims, planes) = to_planes(&latents.values, latents.shape());
+        self.0.append(&mut one(&format!("latents.{stage}"), dims, planes));
+        let (dims, planes) = to_planes(image, Shape::new(1, *height, *width, 3));
+        self.0.append(&mut one(&format!("image.{stage}"), dims, planes));
+        Ok(())
+    }
 }
 
 fn npa_attention(gpu: &Gpu, precision: Precision, case: &Case) -> Result<Outputs> {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 pub use case::{Case, Comparison};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::gpu::Gpu;
+use crate::gpu::Engine;
 use crate::pipeline::{Model, Precision};
 use crate::weights::ModelFiles;
 
@@ -43,7 +43,7 @@ impl Outcome {
 /// # Errors
 /// A folder without cases.
 pub fn verify_folder(
-    gpu: &Gpu,
+    engine: &Engine,
     folder: &Path,
     precision: Precision,
     report: &mut dyn FnMut(Outcome),
@@ -64,7 +64,7 @@ pub fn verify_folder(
     }
     let model = folder.join("model");
     let model = if model.is_dir() {
-        Some(Model::new(gpu, ModelFiles::open(&model)?, precision))
+        Some(Model::new(engine.clone(), ModelFiles::open(&model)?, precision))
     } else {
         None
     };
@@ -72,7 +72,8 @@ pub fn verify_folder(
         let name = file.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
         let case = Case::read(&file);
         let component = case.as_ref().map_or_else(|_| "?".into(), |c| c.component.clone());
-        let result = case.and_then(|case| components::run(gpu, model.as_ref(), precision, &case));
+        let result =
+            case.and_then(|case| components::run(engine, model.as_ref(), precision, &case));
         report(Outcome { name, component, result });
     }
     Ok(())

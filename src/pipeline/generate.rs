@@ -1,0 +1,147 @@
+//! The pipeline: a model folder on a device, and pictures from it.
+
+use super::codec::VaeCodec;
+use super::family::{self, Family, Prompts};
+use super::layout::channels_last;
+use super::model::{Model, Precision};
+use super::picture::{DevicePicture, Picture};
+use super::request::{DEFAULT_STAGES, Defaults, Request};
+use crate::error::{Error, Result};
+use crate::gpu::Engine;
+use crate::sampling::{TorchRng, stream_seed};
+use crate::scalediff::{Cascade, Event, MAX_STAGES, Progress, SizePlan, StageResult};
+use crate::tensor::DType;
+use crate::weights::ModelFiles;
+
+/// How a model is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LoadOptions {
+    /// Storage of weights and activations. Default: f16.
+    pub precision: Precision,
+    /// Keep the denoiser and the autoencoder on the device from one picture to the next. Default: each
+    /// is loaded when its turn comes and released as soon as nothing needs it, so that the last picture is
+    /// decoded without the denoiser beside it.
+    pub keep_loaded: bool,
+}
+
+/// A model, ready to make pictures on an engine's device.
+///
+/// Text encoders are released before the denoiser is loaded. The embeddings of the last prompt are kept, so
+/// that more pictures of it go without the encoders.
+pub struct Pipeline {
+    model: Model,
+    defaults: Defaults,
+    family: Box<dyn Family>,
+    codec: Option<VaeCodec>,
+    keep_loaded: bool,
+}
+
+impl Pipeline {
+    /// Opens a model folder of any supported family, as its `model_index.json` says. Configs are read and
+    /// checked now, weights when they are first needed.
+    ///
+    /// # Errors
+    /// A file that is missing or not what it should be, or a family that is not supported.
+    pub fn load(engine: &Engine, files: &ModelFiles, options: LoadOptions) -> Result<Self> {
+        let model = Model::new(engine.clone(), files.clone(), options.precision);
+        Ok(Self {
+            defaults: Defaults::of(files)?,
+            family: family::open(&model, options.keep_loaded)?,
+            codec: None,
+            keep_loaded: options.keep_loaded,
+            model,
+        })
+    }
+
+    /// The engine that it runs on.
+    pub fn engine(&self) -> &Engine {
+        &self.model.engine
+    }
+
+    /// What fields of a request that are `None` stand for.
+    pub fn defaults(&self) -> &Defaults {
+        &self.defaults
+    }
+
+    /// Makes a picture.
+    ///
+    /// The same request makes the same values on the same device.
+    ///
+    /// # Errors
+    /// A request out of range, a broken model, the device's limits, NaN in a stage, or what `progress`
+    /// returned.
+    pub fn generate(&mut self, request: &Request, progress: &mut dyn Progress) -> Result<Picture> {
+        self.run(request, false, progress).map(|(last, _)| Picture::of(&last))
+    }
+
+    /// Makes a picture and leaves it in the device's memory, for hosts that draw it themselves.
+    ///
+    /// # Errors
+    /// As [`Pipeline::generate`].
+    pub fn generate_on_device(
+        &mut self,
+        request: &Request,
+        progress: &mut dyn Progress,
+    ) -> Result<DevicePicture> {
+        let (last, codec) = self.run(request, true, progress)?;
+        let tensor = codec.filter(|tensor| tensor.dtype == DType::F32);
+        tensor
+            .map(|tensor| DevicePicture::of(&last, tensor))
+            .ok_or_else(|| Error::internal("the decoder left no f32 picture on the device"))
+    }
+
+    /// The size of a request: what it says, else the model's default, else four times the training size.
+    fn size(&self, request: &Request, unit: u32) -> Result<SizePlan> {
+        let native = self.family.native_size();
+        let stages = request.stages.unwrap_or(DEFAULT_STAGES).min(MAX_STAGES);
+        let side = |asked: Option<u32>, default: Option<u32>| {
+            asked.or(default).unwrap_or_else(|| native.saturating_mul(1 << stages))
+        };
+        SizePlan::new(
+            side(request.width, self.defaults.width),
+            side(request.height, self.defaults.height),
+            native,
+            unit,
+            request.stages,
+        )
+    }
+
+    fn run(
+        &mut self,
+        request: &Request,
+        keep_picture: bool,
+        progress: &mut dyn Progress,
+    ) -> Result<(StageResult, Option<crate::gpu::DeviceTensor>)> {
+        let guidance = self.defaults.cfg_scale(request)?;
+        let options = self.defaults.options(request);
+        options.check()?;
+        self.family.schedule(options.steps)?;
+        let vae = self.model.vae_config()?;
+        let size = self.size(request, vae.factor())?;
+
+        let negative = request.negative_prompt.as_deref();
+        let prompts = Prompts { positive: &request.prompt, negative, guidance };
+        let denoiser = self.family.denoiser(&prompts, &size, progress)?;
+        progress.event(Event::Loading("autoencoder"))?;
+        let mut codec = match self.codec.take() {
+            Some(codec) => codec,
+            None => VaeCodec::load(&self.model)?,
+        };
+        codec.keep_picture = keep_picture;
+
+        let (seed, channels) = (request.seed, vae.latent_channels);
+        let mut noise = |stage: u32, h: u32, w: u32| {
+            let stream = match stage {
+                0 => seed,
+                stage => stream_seed(seed, &format!("noise.{stage}")),
+            };
+            let planes = TorchRng::new(stream).randn((channels * h * w) as usize);
+            channels_last(&planes, channels as usize)
+        };
+        let cascade = Cascade { gpu: &self.model.engine, denoiser, codec: &mut codec, options };
+        let last = cascade.run(&size, &mut noise, progress)?;
+        let picture = codec.picture.take();
+        self.codec = self.keep_loaded.then_some(codec);
+        Ok((last, picture))
+    }
+}

@@ -1,0 +1,103 @@
+//! The U-Net with its conditioning.
+
+use std::sync::Arc;
+
+use super::text::TextEmbedding;
+use crate::error::{Error, Result};
+use crate::gpu::Slabs;
+use crate::graph::Graph;
+use crate::models::sdxl_unet::{Conditioning, Draw, Unet, Windows};
+use crate::pipeline::model::{Loaded, Precision};
+use crate::sampling::{EulerDiscrete, Schedule, TorchRng};
+use crate::scalediff::{Attention, Denoiser, Prediction};
+use crate::tensor::{DType, Shape, Tensor};
+
+/// The U-Net with its conditioning: the first row of the [`Denoiser`] seam.
+pub struct SdxlDenoiser {
+    /// The network.
+    pub unet: Arc<Loaded<Unet>>,
+    /// The model folder's scheduler.
+    pub scheduler: EulerDiscrete,
+    /// One per branch, the negative first.
+    pub embeddings: Vec<TextEmbedding>,
+    /// Micro-conditioning in pixels: original height and width, crop top and left, target height and width.
+    pub time_ids: [f32; 6],
+    /// Scale between the branches.
+    pub guidance: f32,
+    /// What activations are stored in.
+    pub precision: Precision,
+}
+
+impl Denoiser for SdxlDenoiser {
+    fn latent_channels(&self) -> u32 {
+        self.unet.net.config.in_channels
+    }
+
+    fn branches(&self) -> u32 {
+        self.embeddings.len() as u32
+    }
+
+    fn guidance(&self) -> f32 {
+        self.guidance
+    }
+
+    fn input_dtype(&self) -> DType {
+        self.precision.dtype()
+    }
+
+    fn schedule(&self, steps: usize) -> Result<Schedule> {
+        self.scheduler.schedule(steps)
+    }
+
+    fn predict(&self, g: &mut Graph, input: Tensor, attention: Attention) -> Result<Prediction> {
+        let unet = &self.unet.net;
+        let c = &unet.config;
+        let branches = self.branches();
+        let tokens = self.embeddings.first().map_or(0, |e| e.tokens);
+        let conditioning = Conditioning {
+            time: g.input("time", Shape::matrix(branches, c.channels[0]), DType::F32),
+            added: g.input("added", Shape::matrix(branches, c.added_dim), DType::F32),
+            context: g.input(
+                "context",
+                Shape::tokens(branches, tokens, c.context_dim),
+                self.input_dtype(),
+            ),
+        };
+        let mut added = Vec::new();
+        let mut context = Vec::new();
+        for e in &self.embeddings {
+            added.extend(unet.added_values(&e.pooled, &self.time_ids)?);
+            context.extend_from_slice(&e.context);
+        }
+        if context.len() as u64 != conditioning.context.shape.elems() {
+            return Err(Error::model(format!(
+                "the text encoders make {} values per token, cross_attention_dim is {}",
+                context.len() / (branches * tokens).max(1) as usize,
+                c.context_dim
+            )));
+        }
+        let (base, seed) = match attention {
+            Attention::Full => (None, None),
+            Attention::Patches { base_height, base_width, jitter } => {
+                (Some((base_height, base_width)), jitter)
+            }
+        };
+        let mut rng = seed.map(TorchRng::new);
+        let mut draw = rng.as_mut().map(|rng| |most: u32| rng.uniform_u32(most));
+        let mut windows = Windows { base, jitter: draw.as_mut().map(|d| d as Draw) };
+        let output = g.scope("unet", |g| unet.forward(g, input, conditioning, &mut windows))?;
+        Ok(Prediction {
+            output,
+            step: vec![conditioning.time],
+            fixed: vec![(conditioning.added, added), (conditioning.context, context)],
+        })
+    }
+
+    fn step_values(&self, timestep: f32) -> Vec<Vec<f32>> {
+        vec![self.unet.net.time_values(timestep).repeat(self.embeddings.len())]
+    }
+
+    fn slabs(&self) -> &Slabs {
+        &self.unet.slabs
+    }
+}

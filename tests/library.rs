@@ -1,0 +1,174 @@
+//! The crate as another program uses it: a guest on its device, watched and stopped by its callbacks.
+
+use scalediff::gpu::wgpu;
+use scalediff::scalediff::Latents;
+use scalediff::{
+    Engine, Error, ErrorKind, Event, GpuOptions, LoadOptions, Picture, Pipeline, Progress, Request,
+    Result, StageResult, embedded,
+};
+
+fn pipeline(engine: &Engine, keep_loaded: bool) -> Pipeline {
+    let options = LoadOptions { keep_loaded, ..LoadOptions::default() };
+    Pipeline::load(engine, &embedded::tiny_sdxl(), options).unwrap()
+}
+
+fn own() -> Engine {
+    Engine::open(GpuOptions::default()).unwrap()
+}
+
+/// Two steps, one doubling, a size that is cropped.
+fn request(seed: u64) -> Request {
+    Request {
+        prompt: "a red ball on sand under a day sky".into(),
+        width: Some(100),
+        height: Some(60),
+        steps: Some(2),
+        restart_ratio: Some(0.5),
+        stages: Some(1),
+        seed,
+        ..Request::default()
+    }
+}
+
+/// A device as a host opens it, with plain wgpu.
+fn host_device() -> (wgpu::Adapter, wgpu::Device, wgpu::Queue) {
+    let descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    let instance = wgpu::Instance::new(descriptor);
+    let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::VULKAN));
+    let adapter = adapters.into_iter().next().expect("a Vulkan device: run tools/vulkan");
+    let descriptor = Engine::device_descriptor(&adapter);
+    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).unwrap();
+    (adapter, device, queue)
+}
+
+#[test]
+fn a_guest_on_a_host_device_leaves_the_picture_there() {
+    let (adapter, device, queue) = host_device();
+    let engine = Engine::from_device(&adapter, device.clone(), queue.clone()).unwrap();
+    let mut pipeline = pipeline(&engine, false);
+    let picture = pipeline.generate(&request(1), &mut ()).unwrap();
+    let left = pipeline.generate_on_device(&request(1), &mut ()).unwrap();
+    drop((pipeline, engine));
+
+    // The host reads the buffer itself, by what the documentation says of it.
+    let [(buffer, range)] = &left.tensor.bands[..] else { panic!("one band") };
+    let size = range.end - range.start;
+    let staging = device.create_buffer(&wgpu::BufferDescriptor {
+        label: None,
+        size,
+        usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
+        mapped_at_creation: false,
+    });
+    let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    encoder.copy_buffer_to_buffer(buffer, range.start, &staging, 0, size);
+    queue.submit([encoder.finish()]);
+    staging.slice(..).map_async(wgpu::MapMode::Read, |_| {});
+    device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
+    let bytes = staging.slice(..).get_mapped_range().unwrap();
+    let pixel = |x: u32, y: u32| -> [f32; 4] {
+        let at = (left.top + y) * left.tensor.shape.width + left.left + x;
+        let lane = |c: usize| {
+            let from = at as usize * 16 + c * 4;
+            f32::from_le_bytes(bytes[from..from + 4].try_into().unwrap())
+        };
+        [lane(0), lane(1), lane(2), lane(3)]
+    };
+    assert_eq!((left.width, left.height), (100, 60));
+    for (x, y) in [(0, 0), (99, 0), (0, 59), (50, 30), (99, 59)] {
+        let at = (y * 100 + x) as usize * 3;
+        let [r, g, b, w] = pixel(x, y);
+        assert_eq!(([r, g, b], w), (picture.values[at..at + 3].try_into().unwrap(), 0.0));
+    }
+}
+
+#[test]
+fn a_host_device_without_immediates_is_refused() {
+    let (adapter, ..) = host_device();
+    let (device, queue) =
+        pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default())).unwrap();
+    let error = Engine::from_device(&adapter, device, queue).err().expect("an error");
+    assert_eq!(error.kind(), ErrorKind::Device);
+    assert!(error.to_string().contains("immediates"), "{error}");
+}
+
+#[test]
+fn what_is_kept_loaded_changes_no_picture() {
+    let engine = own();
+    let (mut fresh, mut kept) = (pipeline(&engine, false), pipeline(&engine, true));
+    for seed in [3, 4] {
+        let [a, b] = [&mut fresh, &mut kept].map(|p| p.generate(&request(seed), &mut ()).unwrap());
+        assert_eq!(a, b);
+    }
+}
+
+/// Stops at the n-th event and remembers what it saw.
+struct Stopper {
+    left: usize,
+    seen: Vec<Event>,
+}
+
+impl Progress for Stopper {
+    fn event(&mut self, event: Event) -> Result<()> {
+        self.seen.push(event);
+        self.left = self.left.checked_sub(1).ok_or_else(Error::cancelled)?;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_callback_stops_the_work_anywhere_and_the_pipeline_goes_on() {
+    let engine = own();
+    let mut pipeline = pipeline(&engine, true);
+    let whole = pipeline.generate(&request(5), &mut ()).unwrap();
+    let mut all = Stopper { left: usize::MAX, seen: Vec::new() };
+    pipeline.generate(&request(5), &mut all).unwrap();
+    assert!(all.seen.iter().any(|e| matches!(e, Event::Stage { stage: 1, .. })));
+    for left in (0..all.seen.len() - 1).step_by(3) {
+        let mut stopper = Stopper { left, seen: Vec::new() };
+        let error = pipeline.generate(&request(5), &mut stopper).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Cancelled);
+        assert_eq!(stopper.seen.len(), left + 1, "nothing happens after the error");
+    }
+    assert_eq!(pipeline.generate(&request(5), &mut ()).unwrap(), whole);
+}
+
+/// Collects every stage.
+#[derive(Default)]
+struct Stages(Vec<(Latents, Option<Picture>)>);
+
+impl Progress for Stages {
+    fn event(&mut self, _: Event) -> Result<()> {
+        Ok(())
+    }
+
+    fn latents(&mut self, stage: u32, latents: &Latents) -> Result<()> {
+        assert_eq!(stage as usize, self.0.len());
+        self.0.push((latents.clone(), None));
+        Ok(())
+    }
+
+    fn stage(&mut self, result: &StageResult) -> Result<()> {
+        let (latents, picture) = self.0.last_mut().unwrap();
+        assert_eq!(*latents, result.latents);
+        *picture = Some(Picture::of(result));
+        Ok(())
+    }
+}
+
+#[test]
+fn every_stage_is_handed_out_as_it_is_made() {
+    let mut stages = Stages::default();
+    let last = pipeline(&own(), false).generate(&request(6), &mut stages).unwrap();
+    let sizes: Vec<_> =
+        stages.0.iter().flat_map(|(_, p)| p.as_ref().map(|p| (p.width, p.height))).collect();
+    assert_eq!(sizes, [(50, 30), (100, 60)]);
+    assert_eq!(stages.0[1].1.as_ref(), Some(&last));
+}
+
+#[test]
+fn pipelines_may_move_to_other_threads() {
+    fn send<T: Send>() {}
+    send::<Pipeline>();
+    send::<Engine>();
+    send::<Picture>();
+}
