@@ -17,6 +17,7 @@ use scalediff::gpu::{Gpu, Slabs};
 use scalediff::graph::{Graph, Plan};
 use scalediff::kernels::attention::{AttentionScope, PatchGeometry};
 use scalediff::kernels::matmul::Activation;
+use scalediff::scalediff::Mask;
 use scalediff::tensor::DType;
 
 struct Case {
@@ -59,6 +60,12 @@ const fn patches(items: u32, side: u32, window: u32, heads: u32, dim: u32) -> Ca
 
 const fn group_norm(items: u32, side: u32, c: u32, c2: u32, groups: u32) -> Call {
     GroupNorm { x: [items, side, side, c], c2, groups, eps: 1e-5, silu: true }
+}
+
+/// The low-pass of one step of structure guidance.
+const fn masked(side: u32) -> Call {
+    let (mask, cutoff) = (Mask::Butterworth, 0.0625);
+    Masked { x: [1, side, side, 4], mask, cutoff, minus: false, base: true }
 }
 
 /// `tiny`: the small model from 128 to 512 pixels (latents 16² to 64², both branches of guidance; VAE
@@ -115,6 +122,13 @@ const BENCH_CASES: &[Case] = &[
         "sdxl_reduce_128x128",
         Reduce { x: [1, 128, 128, 4], factor: 0.125, minus: true, base: false },
     ),
+    case(
+        "sdxl_reduce_512x512",
+        Reduce { x: [1, 512, 512, 4], factor: 0.125, minus: false, base: true },
+    ),
+    case("tiny_low_pass_64x64", masked(64)),
+    case("sdxl_low_pass_128x128", masked(128)),
+    case("sdxl_low_pass_512x512", masked(512)),
 ];
 
 /// Rows verified of every case.

@@ -113,5 +113,5 @@ pub mod weights;
 pub use error::{Error, ErrorKind, Result};
 pub use gpu::{Engine, GpuOptions};
 pub use pipeline::{DevicePicture, Image, LoadOptions, Picture, Pipeline, Precision, Request};
-pub use scalediff::{Event, Progress, StageResult};
+pub use scalediff::{Event, Mask, Progress, StageResult};
 pub use weights::ModelFiles;

@@ -69,6 +69,12 @@ fn requests_out_of_range_exit_64_and_say_the_range() {
     for factor in ["0", "2", "nan"] {
         refuses_to_generate(&["--scale-factor", factor], USAGE, "scale factor");
     }
+    for cutoff in ["0", "-0.1", "1.01", "nan", "inf"] {
+        let flags = ["--filter", "fft-gaussian", "--filter-cutoff", cutoff];
+        refuses_to_generate(&flags, USAGE, "filter cutoff");
+    }
+    refuses_to_generate(&["--filter-cutoff", "0.1"], USAGE, "--filter");
+    refuses_to_generate(&["--filter", "fft-square"], USAGE, "fft-butterworth");
     for scale in ["nan", "-1", "1e9"] {
         refuses_to_generate(&["--cfg-scale", scale], USAGE, "guidance");
     }
@@ -146,6 +152,8 @@ fn the_same_seed_makes_the_same_bytes_at_any_size() {
     assert_eq!(first, make("b.png", &[&size[..], &["-s", "5"]].concat()));
     assert_ne!(first, make("c.png", &[&size[..], &["-s", "6"]].concat()));
     assert_ne!(first, make("d.png", &[&size[..], &["-s", "5", "--attention", "full"]].concat()));
+    let masked = [&size[..], &["-s", "5", "--filter", "fft-gaussian"]].concat();
+    assert_ne!(first, make("filter.png", &masked));
     make("e.png", &[&size[..], &["-s", "5", "--jitter", "--cfg-scale", "1"]].concat());
     make("f.png", &["-W", "1", "-H", "7", "--no-lfm", "--no-sg"]);
     let many = root.join("m-%02d.png").to_string_lossy().into_owned();

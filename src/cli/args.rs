@@ -6,6 +6,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::gpu::{GpuOptions, Tier};
 use crate::pipeline::Precision;
+use crate::scalediff::Mask;
 
 /// High-resolution pictures without training, on any GPU: ScaleDiff in wgpu.
 #[derive(Debug, Parser)]
@@ -91,6 +92,30 @@ pub enum AttentionArg {
     Full,
 }
 
+/// The low-pass of latent frequency mixing and structure guidance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FilterArg {
+    /// Reduction by the scale factor and enlargement, as in the paper.
+    Resample,
+    /// All frequencies up to the cutoff, none beyond: rings at edges.
+    FftIdeal,
+    /// A bell whose standard deviation is the cutoff: never rings.
+    FftGaussian,
+    /// Flat, then falling steeply, with half the amplitude at the cutoff.
+    FftButterworth,
+}
+
+impl From<FilterArg> for Option<Mask> {
+    fn from(filter: FilterArg) -> Self {
+        match filter {
+            FilterArg::Resample => None,
+            FilterArg::FftIdeal => Some(Mask::Ideal),
+            FilterArg::FftGaussian => Some(Mask::Gaussian),
+            FilterArg::FftButterworth => Some(Mask::Butterworth),
+        }
+    }
+}
+
 #[derive(Debug, ClapArgs)]
 pub struct GenerateArgs {
     /// What the picture shows.
@@ -136,6 +161,13 @@ pub struct GenerateArgs {
     /// Side of the low band as a share of the latents' side.
     #[arg(long)]
     pub scale_factor: Option<f64>,
+    /// The low-pass that keeps the smaller picture's structure.
+    #[arg(long, value_enum, default_value = "resample")]
+    pub filter: FilterArg,
+    /// Cutoff of an FFT filter in cycles per latent, above 0 and at most 1. Default: half the scale
+    /// factor.
+    #[arg(long, value_name = "CUTOFF")]
+    pub filter_cutoff: Option<f64>,
     /// Self-attention in the later stages.
     #[arg(long, value_enum, default_value = "npa")]
     pub attention: AttentionArg,

@@ -65,6 +65,8 @@ fn request(args: &GenerateArgs, seed: u64) -> Request {
         stages: args.stages,
         restart_ratio: args.restart_ratio,
         scale_factor: args.scale_factor,
+        filter: args.filter.into(),
+        filter_cutoff: args.filter_cutoff,
         full_attention: args.attention == AttentionArg::Full,
         no_frequency_mixing: args.no_lfm,
         no_structure_guidance: args.no_sg,

@@ -3,6 +3,7 @@
 pub mod attention;
 pub mod conv2d;
 mod engine;
+pub mod fft;
 pub mod group_norm;
 mod lanes;
 pub mod latent;

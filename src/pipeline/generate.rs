@@ -113,7 +113,7 @@ impl Pipeline {
         progress: &mut dyn Progress,
     ) -> Result<(StageResult, Option<crate::gpu::DeviceTensor>)> {
         let guidance = self.defaults.cfg_scale(request)?;
-        let options = self.defaults.options(request);
+        let options = self.defaults.options(request)?;
         options.check()?;
         self.family.schedule(options.steps)?;
         let vae = self.model.vae_config()?;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::scalediff::CascadeOptions;
+use crate::scalediff::{CascadeOptions, Filter, Mask};
 use crate::weights::ModelFiles;
 
 /// A request: plain data. Fields that are `None` take the model's default ([`Defaults`]).
@@ -33,6 +33,12 @@ pub struct Request {
     /// Side of the low band as a share of the latents' side, above 0 and at most 1. Default: the model's,
     /// else 0.125.
     pub scale_factor: Option<f64>,
+    /// A mask over the Fourier transform as the low-pass of frequency mixing and structure guidance.
+    /// Default `None`: resampling by `scale_factor`, as in the paper.
+    pub filter: Option<Mask>,
+    /// Cutoff of `filter` in cycles per latent, above 0 and at most 1; frequencies along an axis end at
+    /// 0.5. Default: half the scale factor, where the reduced grid of the resampling ends.
+    pub filter_cutoff: Option<f64>,
     /// Attention over the whole picture in the later stages. Default `false`: neighborhood patches.
     pub full_attention: bool,
     /// Do without latent frequency mixing. Default `false`.
@@ -87,17 +93,33 @@ impl Defaults {
         }
     }
 
+    /// The low-pass for a request.
+    fn filter(&self, request: &Request) -> Result<Filter> {
+        let scale_factor = request.scale_factor.unwrap_or(self.scale_factor);
+        match (request.filter, request.filter_cutoff) {
+            (Some(mask), cutoff) => {
+                Ok(Filter::Fft { mask, cutoff: cutoff.unwrap_or(scale_factor / 2.0) })
+            }
+            (None, None) => Ok(Filter::Resample { scale_factor }),
+            (None, Some(_)) => Err(Error::usage("a filter cutoff without an FFT filter")
+                .with_hint("choose one with --filter, or use --scale-factor with the resampling")),
+        }
+    }
+
     /// The cascade's options for a request.
-    pub fn options(&self, request: &Request) -> CascadeOptions {
-        CascadeOptions {
+    ///
+    /// # Errors
+    /// Settings that contradict each other.
+    pub fn options(&self, request: &Request) -> Result<CascadeOptions> {
+        Ok(CascadeOptions {
             steps: request.steps.unwrap_or(self.steps),
             restart_ratio: request.restart_ratio.unwrap_or(self.restart_ratio),
-            scale_factor: request.scale_factor.unwrap_or(self.scale_factor),
+            filter: self.filter(request)?,
             patches: !request.full_attention,
             frequency_mixing: !request.no_frequency_mixing,
             structure_guidance: !request.no_structure_guidance,
             jitter: request.jitter.then_some(request.seed),
-        }
+        })
     }
 
     /// The guidance scale for a request.

@@ -4,6 +4,7 @@
 
 pub mod attention;
 pub mod conv2d;
+pub mod fft;
 pub mod group_norm;
 pub mod latent;
 pub mod layer_norm;

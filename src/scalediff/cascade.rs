@@ -1,6 +1,7 @@
 //! The SDEdit cascade: generate at the base size, then double, re-noise and denoise again.
 
 use super::denoiser::{Attention, Codec, Denoiser};
+use super::filters::Filter;
 use super::progress::{Event, Progress, StageResult};
 use super::sampler::{Coefficients, Latents, StepPlan, restart};
 use super::size::SizePlan;
@@ -15,8 +16,8 @@ pub struct CascadeOptions {
     pub steps: usize,
     /// Share of the steps that each later stage runs, 0 to 1.
     pub restart_ratio: f64,
-    /// Side of the low band as a share of the latents' side, above 0 and at most 1.
-    pub scale_factor: f64,
+    /// The low-pass of frequency mixing and of structure guidance.
+    pub filter: Filter,
     /// Self-attention in neighborhood patches, after the first stage.
     pub patches: bool,
     /// Latent frequency mixing; without it the encoded picture alone is the reference.
@@ -31,14 +32,13 @@ impl CascadeOptions {
     /// # Errors
     /// A setting out of its range.
     pub fn check(&self) -> Result<()> {
-        let share = |name: &str, value: f64| {
-            if value > 0.0 && value <= 1.0 {
-                return Ok(());
-            }
-            Err(Error::usage(format!("{name} is {value}, expected above 0 and at most 1")))
-        };
-        share("the restart ratio", self.restart_ratio)?;
-        share("the scale factor", self.scale_factor)?;
+        if !(self.restart_ratio > 0.0 && self.restart_ratio <= 1.0) {
+            return Err(Error::usage(format!(
+                "the restart ratio is {}, expected above 0 and at most 1",
+                self.restart_ratio
+            )));
+        }
+        self.filter.check()?;
         if restart_step(self.steps, self.restart_ratio) >= self.steps {
             return Err(Error::usage(format!(
                 "{} steps with a restart ratio of {} leave later stages no step to run",
@@ -113,7 +113,7 @@ impl Cascade<'_> {
                         &encoded,
                         &noise,
                         schedule.sigmas[step],
-                        options.scale_factor,
+                        options.filter,
                         options.frequency_mixing,
                     )?;
                     let low = options.structure_guidance.then_some(made.low);
@@ -166,7 +166,7 @@ fn sample(
             jitter: seed.map(|s| stream_seed(s, &format!("jitter.{stage}.{step}"))),
         },
     };
-    let reference = low.as_deref().map(|values| (o.scale_factor, values));
+    let reference = low.as_deref().map(|values| (o.filter, values));
     let shape = latents.shape();
     let compile = |step: usize| StepPlan::compile(gpu, denoiser, shape, attention(step), reference);
     let mut plan = compile(first)?;

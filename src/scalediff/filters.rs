@@ -1,7 +1,8 @@
-//! Separable resampling as tables of taps, made in f64, and the low-pass that the method rests on:
-//! an antialiased bilinear reduction D followed by a plain bilinear enlargement U.
+//! The low-pass that the method rests on: resampling (an antialiased bilinear reduction D followed by a
+//! plain bilinear enlargement U, as separable tables of taps made in f64) or a mask over the spectrum.
 
-use crate::error::Result;
+use super::spectrum::{Mask, MaskedSpectrum};
+use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::kernels::latent::{Axis, ResampleExtras, TapTable, resample};
 use crate::tensor::{DType, Shape, Tensor};
@@ -84,39 +85,84 @@ pub fn upsample_bicubic(
     resample(g, x, Axis::Width, columns, column_size, ResampleExtras::default())
 }
 
-/// The reduction D for latents of one size; U is done by the kernel `lift`.
-pub struct LowPass {
-    rows: (Tensor, (u32, u32)),
-    columns: (Tensor, (u32, u32)),
+/// Which low-pass latent frequency mixing and structure guidance use.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Filter {
+    /// Reduction to `scale_factor` (above 0, at most 1) of each side, and enlargement: the paper's.
+    Resample { scale_factor: f64 },
+    /// A mask over the Fourier transform, with its cutoff in cycles per latent (above 0, at most 1).
+    Fft { mask: Mask, cutoff: f64 },
+}
+
+impl Filter {
+    /// # Errors
+    /// A scale factor or a cutoff out of its range.
+    pub fn check(&self) -> Result<()> {
+        let (name, value) = match *self {
+            Filter::Resample { scale_factor } => ("scale factor", scale_factor),
+            Filter::Fft { cutoff, .. } => ("filter cutoff", cutoff),
+        };
+        if value > 0.0 && value <= 1.0 {
+            return Ok(());
+        }
+        Err(Error::usage(format!("the {name} is {value}, expected above 0 and at most 1")))
+    }
+}
+
+/// A [`Filter`] for latents of one size, in two halves: [`LowPass::reduce`] makes the low band, and the
+/// kernel `lift` brings it to full size. What a mask leaves has full size already, where `lift` copies.
+pub struct LowPass(Low);
+
+enum Low {
+    Resampled { rows: (Tensor, (u32, u32)), columns: (Tensor, (u32, u32)) },
+    Masked(MaskedSpectrum),
 }
 
 impl LowPass {
-    /// For latents of `height × width`, reduced to `scale_factor` of that (at least one pixel).
+    /// For latents of `height × width`; a resampled low band has at least one pixel.
     pub fn new(
         g: &mut Graph,
         height: u32,
         width: u32,
-        scale_factor: f64,
+        filter: Filter,
         fixed: &mut Vec<(Tensor, Vec<f32>)>,
     ) -> Self {
-        let (low_h, low_w) = (low_side(height, scale_factor), low_side(width, scale_factor));
-        Self {
-            rows: table_input(g, antialiased_taps(height, low_h), fixed),
-            columns: table_input(g, antialiased_taps(width, low_w), fixed),
+        Self(match filter {
+            Filter::Resample { scale_factor } => {
+                let (low_h, low_w) =
+                    (low_side(height, scale_factor), low_side(width, scale_factor));
+                Low::Resampled {
+                    rows: table_input(g, antialiased_taps(height, low_h), fixed),
+                    columns: table_input(g, antialiased_taps(width, low_w), fixed),
+                }
+            }
+            Filter::Fft { mask, cutoff } => {
+                Low::Masked(MaskedSpectrum::new(g, height, width, mask, cutoff, fixed))
+            }
+        })
+    }
+
+    /// The low band's shape.
+    pub fn low_shape(&self, full: Shape) -> Shape {
+        match &self.0 {
+            Low::Resampled { rows, columns } => {
+                Shape { height: rows.1.0, width: columns.1.0, ..full }
+            }
+            Low::Masked(_) => full,
         }
     }
 
-    /// The reduced latents' shape.
-    pub fn low_shape(&self, full: Shape) -> Shape {
-        Shape { height: self.rows.1.0, width: self.columns.1.0, ..full }
-    }
-
-    /// Records D(x - minus), or base - D(x).
+    /// Records the low band of x - minus, or base less that of x.
     pub fn reduce(&self, g: &mut Graph, x: Tensor, extras: ResampleExtras) -> Result<Tensor> {
-        let first = ResampleExtras { minus: extras.minus, base: None };
-        let second = ResampleExtras { minus: None, base: extras.base };
-        let x = resample(g, x, Axis::Height, self.rows.0, self.rows.1, first)?;
-        resample(g, x, Axis::Width, self.columns.0, self.columns.1, second)
+        match &self.0 {
+            Low::Resampled { rows, columns } => {
+                let first = ResampleExtras { minus: extras.minus, base: None };
+                let second = ResampleExtras { minus: None, base: extras.base };
+                let x = resample(g, x, Axis::Height, rows.0, rows.1, first)?;
+                resample(g, x, Axis::Width, columns.0, columns.1, second)
+            }
+            Low::Masked(spectrum) => spectrum.filter(g, x, extras),
+        }
     }
 }
 

@@ -9,10 +9,12 @@ mod filters;
 mod progress;
 mod sampler;
 mod size;
+mod spectrum;
 
 pub use cascade::{Cascade, CascadeOptions};
 pub use denoiser::{Attention, Codec, Denoiser, Prediction};
-pub use filters::{LowPass, antialiased_taps, bicubic_taps, upsample_bicubic};
+pub use filters::{Filter, LowPass, antialiased_taps, bicubic_taps, upsample_bicubic};
 pub use progress::{Event, Progress, StageResult};
 pub use sampler::{Coefficients, Latents, StepGraph};
 pub use size::{MAX_STAGES, SizePlan};
+pub use spectrum::Mask;

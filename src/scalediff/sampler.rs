@@ -1,7 +1,7 @@
 //! One stage of sampling: a plan for the step, replayed with new coefficients.
 
 use super::denoiser::{Attention, Denoiser};
-use super::filters::{LowPass, upsample_bicubic};
+use super::filters::{Filter, LowPass, upsample_bicubic};
 use crate::error::Result;
 use crate::gpu::{Caps, Gpu, Slabs};
 use crate::graph::{Graph, Plan, Pulse};
@@ -68,13 +68,13 @@ pub struct StepGraph {
 }
 
 impl StepGraph {
-    /// `reference`: scale factor and low band of the reference latents, for structure guidance.
+    /// `reference`: the low-pass and the low band of the reference latents, for structure guidance.
     pub fn record(
         caps: &Caps,
         denoiser: &dyn Denoiser,
         latents: Shape,
         attention: Attention,
-        reference: Option<(f64, &[f32])>,
+        reference: Option<(Filter, &[f32])>,
     ) -> Result<Self> {
         let mut g = Graph::new(caps.clone());
         let x = g.input("latents", latents, DType::F32);
@@ -86,9 +86,8 @@ impl StepGraph {
         let x0 = predict_x0(&mut g, x, prediction.output, coefficients)?;
         let low = match reference {
             None => None,
-            Some((scale_factor, values)) => {
-                let pass =
-                    LowPass::new(&mut g, latents.height, latents.width, scale_factor, &mut fixed);
+            Some((filter, values)) => {
+                let pass = LowPass::new(&mut g, latents.height, latents.width, filter, &mut fixed);
                 let base = g.input("reference", pass.low_shape(latents), DType::F32);
                 fixed.push((base, values.to_vec()));
                 Some(pass.reduce(&mut g, x0, ResampleExtras { minus: None, base: Some(base) })?)
@@ -118,7 +117,7 @@ impl<'a> StepPlan<'a> {
         denoiser: &'a dyn Denoiser,
         latents: Shape,
         attention: Attention,
-        reference: Option<(f64, &[f32])>,
+        reference: Option<(Filter, &[f32])>,
     ) -> Result<Self> {
         let recorded = StepGraph::record(gpu.caps(), denoiser, latents, attention, reference)?;
         let StepGraph { graph, x, next, coefficients, step, fixed } = recorded;
@@ -159,7 +158,7 @@ impl<'a> StepPlan<'a> {
 pub(super) struct Restart {
     /// Noised latents.
     pub latents: Latents,
-    /// D(reference), for structure guidance.
+    /// The reference's low band, for structure guidance.
     pub low: Vec<f32>,
 }
 
@@ -170,7 +169,7 @@ pub(super) fn restart(
     encoded: &[f32],
     noise: &[f32],
     sigma: f32,
-    scale_factor: f64,
+    filter: Filter,
     mix: bool,
 ) -> Result<Restart> {
     let mut fixed = Vec::new();
@@ -197,7 +196,7 @@ pub(super) fn restart(
         &Coefficients::sum(1.0, sigma, 0.0).values(),
     );
 
-    let pass = LowPass::new(&mut g, full.height, full.width, scale_factor, &mut fixed);
+    let pass = LowPass::new(&mut g, full.height, full.width, filter, &mut fixed);
     let reference = if mix {
         let upsampled = upsample_bicubic(&mut g, z, full.height, full.width, &mut fixed)?;
         let low =

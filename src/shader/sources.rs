@@ -12,6 +12,7 @@ pub const SOURCES: &[(&str, &str)] = sources![
     "bench/copy.wgsl",
     "bench/fma_peak.wgsl",
     "conv/conv2d.wgsl",
+    "fft/fft.wgsl",
     "gemm/matmul.wgsl",
     "lib/attend/columns.wgsl",
     "lib/attend/lanes.wgsl",

@@ -18,7 +18,7 @@ use crate::pipeline::{
 };
 use crate::sampling::TorchRng;
 use crate::scalediff::{
-    Cascade, CascadeOptions, Coefficients, Event, LowPass, Progress, SizePlan, StageResult,
+    Cascade, CascadeOptions, Coefficients, Event, Filter, LowPass, Progress, SizePlan, StageResult,
     upsample_bicubic,
 };
 use crate::tensor::{DType, Shape, Tensor};
@@ -289,7 +289,7 @@ fn pipeline(model: &Model, case: &Case) -> Result<Outputs> {
     let options = CascadeOptions {
         steps: p.steps,
         restart_ratio: p.restart_ratio,
-        scale_factor: p.scale_factor,
+        filter: Filter::Resample { scale_factor: p.scale_factor },
         patches: true,
         frequency_mixing: true,
         structure_guidance: true,
@@ -388,6 +388,16 @@ struct ScaleFactor {
     scale_factor: f64,
 }
 
+/// The resampling low-pass for latents of shape `x`.
+fn resampling(
+    g: &mut Graph,
+    x: Shape,
+    scale_factor: f64,
+    inputs: &mut Vec<(Tensor, Vec<f32>)>,
+) -> LowPass {
+    LowPass::new(g, x.height, x.width, Filter::Resample { scale_factor }, inputs)
+}
+
 /// An input picture as a graph input.
 fn latent_input(
     g: &mut Graph,
@@ -416,7 +426,7 @@ fn low_pass(gpu: &Gpu, case: &Case) -> Result<Outputs> {
     let p: ScaleFactor = case.params()?;
     let (mut g, mut inputs) = (Graph::new(gpu.caps().clone()), Vec::new());
     let x = latent_input(&mut g, case, "x", &mut inputs)?;
-    let pass = LowPass::new(&mut g, x.shape.height, x.shape.width, p.scale_factor, &mut inputs);
+    let pass = resampling(&mut g, x.shape, p.scale_factor, &mut inputs);
     let low = pass.reduce(&mut g, x, ResampleExtras::default())?;
     let step = sum_input(&mut g, (0.0, 0.0, 1.0), &mut inputs);
     let y = lift(&mut g, x.shape, None, None, Some(low), step)?;
@@ -428,7 +438,7 @@ fn frequency_mixing(gpu: &Gpu, case: &Case) -> Result<Outputs> {
     let (mut g, mut inputs) = (Graph::new(gpu.caps().clone()), Vec::new());
     let lu = latent_input(&mut g, case, "latent_upsampled", &mut inputs)?;
     let ru = latent_input(&mut g, case, "rgb_upsampled", &mut inputs)?;
-    let pass = LowPass::new(&mut g, lu.shape.height, lu.shape.width, p.scale_factor, &mut inputs);
+    let pass = resampling(&mut g, lu.shape, p.scale_factor, &mut inputs);
     let low = pass.reduce(&mut g, lu, ResampleExtras { minus: Some(ru), base: None })?;
     let step = sum_input(&mut g, (1.0, 0.0, 1.0), &mut inputs);
     let y = lift(&mut g, ru.shape, Some(ru), None, Some(low), step)?;
@@ -446,7 +456,7 @@ fn structure_guidance(gpu: &Gpu, case: &Case) -> Result<Outputs> {
     let (mut g, mut inputs) = (Graph::new(gpu.caps().clone()), Vec::new());
     let x0 = latent_input(&mut g, case, "x0", &mut inputs)?;
     let reference = latent_input(&mut g, case, "reference", &mut inputs)?;
-    let pass = LowPass::new(&mut g, x0.shape.height, x0.shape.width, p.scale_factor, &mut inputs);
+    let pass = resampling(&mut g, x0.shape, p.scale_factor, &mut inputs);
     let base = pass.reduce(&mut g, reference, ResampleExtras::default())?;
     let low = pass.reduce(&mut g, x0, ResampleExtras { minus: None, base: Some(base) })?;
     let step = sum_input(&mut g, (0.0, 1.0, p.gamma), &mut inputs);

@@ -4,12 +4,13 @@ use scalediff::error::Result;
 use scalediff::graph::Graph;
 use scalediff::kernels::attention::{self, AttentionScope, Heads, Slice};
 use scalediff::kernels::conv2d::{self, Geometry};
+use scalediff::kernels::fft::{self, Direction, FftExtras};
 use scalediff::kernels::group_norm::{self, GroupNorm};
 use scalediff::kernels::latent::{self, Axis, ResampleExtras, StepCoefficients, TapTable};
 use scalediff::kernels::layer_norm;
 use scalediff::kernels::matmul::{self, Activation};
 use scalediff::kernels::silu;
-use scalediff::scalediff::{LowPass, bicubic_taps};
+use scalediff::scalediff::{Filter, LowPass, Mask, bicubic_taps};
 use scalediff::tensor::{DType, Shape, Tensor};
 
 use super::inputs::Maker;
@@ -134,6 +135,19 @@ pub enum Call {
         minus: bool,
         base: bool,
     },
+    /// Over height and width, of pairs of channels.
+    Fft {
+        x: [u32; 4],
+        inverse: bool,
+    },
+    /// A low-pass by a mask; with `base` that of x taken off it.
+    Masked {
+        x: [u32; 4],
+        mask: Mask,
+        cutoff: f64,
+        minus: bool,
+        base: bool,
+    },
 }
 
 /// A recorded call with the values of its inputs, rounded to what is stored.
@@ -192,12 +206,20 @@ impl Call {
             Call::PredictX0 { .. } => "predict_x0",
             Call::Lift { .. } => "lift",
             Call::Bicubic { .. } | Call::Reduce { .. } => "resample",
+            Call::Fft { .. } | Call::Masked { .. } => "fft",
         }
     }
 
     /// Whether storage types other than f32 exist for it.
     pub fn is_typed(&self) -> bool {
-        !matches!(self, Call::Lift { .. } | Call::Bicubic { .. } | Call::Reduce { .. })
+        !matches!(
+            self,
+            Call::Lift { .. }
+                | Call::Bicubic { .. }
+                | Call::Reduce { .. }
+                | Call::Fft { .. }
+                | Call::Masked { .. }
+        )
     }
 
     /// Whether it can have a residual of a type of its own.
@@ -305,15 +327,43 @@ impl Call {
                 })
             }
             Call::Reduce { x, factor, minus, base } => {
+                let filter = Filter::Resample { scale_factor: factor };
+                low_pass(g, m, x, filter, minus, base)
+            }
+            Call::Fft { x, inverse } => {
                 let xs = shape(x);
                 let x = m.x(g, "x", xs, DType::F32);
-                let mut fixed = Vec::new();
-                let low = LowPass::new(g, xs.height, xs.width, factor, &mut fixed);
-                m.inputs.extend(fixed.into_iter().map(|(t, v)| ("taps", t, v)));
-                let minus = minus.then(|| m.x(g, "minus", xs, DType::F32));
-                let base = base.then(|| m.x(g, "base", low.low_shape(xs), DType::F32));
-                Box::new(move |g| low.reduce(g, x, ResampleExtras { minus, base }))
+                let mut table =
+                    |n| m.given(g, "roots", fft::roots_shape(n), DType::F32, fft::roots(n));
+                let (rows, columns) = (table(xs.height), table(xs.width));
+                let direction = if inverse { Direction::Inverse } else { Direction::Forward };
+                Box::new(move |g| {
+                    let (c, none) = (xs.channels, FftExtras::default());
+                    let z = fft::record(g, x, Axis::Width, direction, columns, c, none)?;
+                    fft::record(g, z, Axis::Height, direction, rows, c, none)
+                })
+            }
+            Call::Masked { x, mask, cutoff, minus, base } => {
+                low_pass(g, m, x, Filter::Fft { mask, cutoff }, minus, base)
             }
         }
     }
+}
+
+fn low_pass(
+    g: &mut Graph,
+    m: &mut Maker,
+    x: [u32; 4],
+    filter: Filter,
+    minus: bool,
+    base: bool,
+) -> Again {
+    let xs = shape(x);
+    let x = m.x(g, "x", xs, DType::F32);
+    let mut fixed = Vec::new();
+    let low = LowPass::new(g, xs.height, xs.width, filter, &mut fixed);
+    m.inputs.extend(fixed.into_iter().map(|(t, v)| ("table", t, v)));
+    let minus = minus.then(|| m.x(g, "minus", xs, DType::F32));
+    let base = base.then(|| m.x(g, "base", low.low_shape(xs), DType::F32));
+    Box::new(move |g| low.reduce(g, x, ResampleExtras { minus, base }))
 }

@@ -3,4 +3,4 @@
 pub mod call;
 pub mod inputs;
 mod oracle;
-mod rng;
+pub mod rng;

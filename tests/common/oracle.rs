@@ -5,6 +5,7 @@ use scalediff::kernels::conv2d::Geometry;
 use scalediff::kernels::matmul::Activation;
 use scalediff::reference;
 use scalediff::reference::conv2d::Picture;
+use scalediff::scalediff::Mask;
 use scalediff::tensor::Shape;
 
 use super::call::{Built, Call, STEP, Tail, geometry, shape, times};
@@ -140,18 +141,35 @@ impl Call {
             }
             Call::Reduce { x, minus, base, .. } => {
                 let size = (b.output.shape.height, b.output.shape.width);
-                let low = |name| reference::latent::antialiased(b.get(name), shape(x), size);
-                let mut y = low("x");
-                if minus {
-                    y.iter_mut().zip(low("minus")).for_each(|(y, m)| *y -= m);
-                }
-                if base {
-                    y.iter_mut().zip(b.get("base")).for_each(|(y, b)| *y = f64::from(*b) - *y);
-                }
-                pick(&y.iter().map(|v| *v as f32).collect::<Vec<_>>(), n, rows)
+                let low = |v: &[f32]| reference::latent::antialiased(v, shape(x), size);
+                pick(&low_band(b, minus, base, low), n, rows)
+            }
+            Call::Fft { x, inverse } => {
+                pick(&reference::fft::fft(b.get("x"), shape(x), inverse), n, rows)
+            }
+            Call::Masked { x, mask, cutoff, minus, base } => {
+                let share = |f: f64| match mask {
+                    Mask::Ideal => f64::from(u8::from(f <= cutoff)),
+                    Mask::Gaussian => (-f * f / (2.0 * cutoff * cutoff)).exp(),
+                    Mask::Butterworth => 1.0 / (1.0 + (f / cutoff).powf(8.0)),
+                };
+                let low = |v: &[f32]| reference::fft::filter(v, shape(x), share);
+                pick(&low_band(b, minus, base, low), n, rows)
             }
         }
     }
+}
+
+/// The low band of x - minus, or base less that.
+fn low_band(b: &Built, minus: bool, base: bool, low: impl Fn(&[f32]) -> Vec<f64>) -> Vec<f32> {
+    let mut y = low(b.get("x"));
+    if minus {
+        y.iter_mut().zip(low(b.get("minus"))).for_each(|(y, m)| *y -= m);
+    }
+    if base {
+        y.iter_mut().zip(b.get("base")).for_each(|(y, b)| *y = f64::from(*b) - *y);
+    }
+    y.iter().map(|v| *v as f32).collect()
 }
 
 /// The rows `rows` of a matrix, or all of it.

@@ -2,6 +2,7 @@
 
 use scalediff::kernels::attention::{AttentionScope, PatchGeometry};
 use scalediff::kernels::matmul::Activation;
+use scalediff::scalediff::Mask;
 
 use crate::common::call::Call::{self, *};
 use crate::common::call::{Tail, Taps};
@@ -40,6 +41,8 @@ const NORM: f64 = 6e-6;
 const SHIFTED: f64 = 1e-3;
 /// Softmax: exp2 of a difference of two scores, then a sum of products.
 const SOFTMAX: f64 = 2e-5;
+/// Sums of up to 127 products a pass, of random sign, with roots rounded once.
+const FOURIER: f64 = 2e-6;
 
 const fn full(lq: u32, lk: u32, heads: u32, dim: u32) -> Call {
     scoped(lq, lk, heads, dim, AttentionScope::Full)
@@ -73,6 +76,10 @@ const fn linear(rows: u32, k: u32, n: u32, tail: Tail) -> Call {
 
 const fn conv(x: [u32; 4], c2: u32, n: u32, taps: Taps, tail: Tail) -> Call {
     Conv2d { x, c2, n, taps, tail }
+}
+
+const fn masked(x: [u32; 4], mask: Mask, cutoff: f64, minus: bool, base: bool) -> Call {
+    Masked { x, mask, cutoff, minus, base }
 }
 
 pub const TEST_CASES: &[Case] = &[
@@ -366,4 +373,25 @@ pub const TEST_CASES: &[Case] = &[
         2e-6,
         Reduce { x: [1, 120, 104, 4], factor: 0.5, minus: true, base: true },
     ),
+    // Transforms: a radix alone, squares of one, primes, odd sides, lines of one value, many items.
+    case("one_value", FOURIER, Fft { x: [1, 1, 1, 2], inverse: false }),
+    case("row", FOURIER, Fft { x: [1, 1, 1000, 2], inverse: false }),
+    case("column", FOURIER, Fft { x: [1, 77, 1, 4], inverse: true }),
+    case("side_6", FOURIER, Fft { x: [2, 6, 6, 4], inverse: false }),
+    case("side_34", FOURIER, Fft { x: [1, 34, 34, 4], inverse: false }),
+    case("side_104", FOURIER, Fft { x: [1, 104, 104, 2], inverse: true }),
+    case("sides_254_130", FOURIER, Fft { x: [1, 254, 130, 2], inverse: false }),
+    case("side_127", FOURIER, Fft { x: [1, 3, 127, 6], inverse: true }),
+    case("odd_sides", FOURIER, Fft { x: [2, 35, 27, 16], inverse: false }),
+    case("eight_wide", FOURIER, Fft { x: [1, 512, 8, 4], inverse: false }),
+    case("many_items", FOURIER, Fft { x: [9, 32, 24, 4], inverse: true }),
+    case("ideal", FOURIER, masked([1, 32, 48, 4], Mask::Ideal, 0.0625, false, false)),
+    case("gaussian", FOURIER, masked([2, 34, 26, 4], Mask::Gaussian, 0.1, true, false)),
+    case("butterworth", FOURIER, masked([1, 20, 26, 16], Mask::Butterworth, 0.0625, false, true)),
+    case("three_channels", FOURIER, masked([2, 15, 22, 3], Mask::Gaussian, 0.05, true, true)),
+    case("one_channel", FOURIER, masked([1, 9, 7, 1], Mask::Ideal, 0.2, false, false)),
+    case("five_channels", FOURIER, masked([1, 8, 6, 5], Mask::Butterworth, 0.3, true, true)),
+    case("one_pixel", FOURIER, masked([1, 1, 1, 4], Mask::Ideal, 0.1, true, true)),
+    case("one_line", FOURIER, masked([1, 1, 38, 4], Mask::Gaussian, 0.1, true, true)),
+    case("items_masked", FOURIER, masked([7, 40, 36, 4], Mask::Butterworth, 0.1, true, true)),
 ];

@@ -5,6 +5,7 @@ mod cases;
 #[path = "../common/mod.rs"]
 #[allow(dead_code, reason = "tests and benches each use a part")]
 mod common;
+mod fourier;
 
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -262,4 +263,5 @@ kernels! {
     predict_x0_is_the_reference "predict_x0" false;
     lift_is_the_reference "lift" true;
     resample_is_the_reference "resample" true;
+    fft_is_the_reference "fft" true;
 }

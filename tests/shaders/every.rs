@@ -5,6 +5,7 @@ use scalediff::gpu::Caps;
 use scalediff::graph::{Graph, Op};
 use scalediff::kernels::attention::{self, AttentionScope, Heads, PatchGeometry, Slice};
 use scalediff::kernels::conv2d::{self, Geometry};
+use scalediff::kernels::fft::{self, Direction, FftExtras};
 use scalediff::kernels::group_norm::{self, GroupNorm};
 use scalediff::kernels::latent::{self, Axis, ResampleExtras};
 use scalediff::kernels::layer_norm;
@@ -225,5 +226,12 @@ fn pointwise_family(g: &mut Graph) {
         });
         let extras = ResampleExtras { minus: pick(1), base };
         latent::resample(g, x, axis, table, (16, 4), extras).unwrap();
+    }
+    let roots = input(g, fft::roots_shape(8), F32);
+    let mask = input(g, Shape::matrix(1, 64), F32);
+    for bits in 0..8 {
+        let pick = |bit: u32, t: Tensor| (bits & bit != 0).then_some(t);
+        let extras = FftExtras { minus: pick(1, x), mask: pick(2, mask), base: pick(4, x) };
+        fft::record(g, x, Axis::Width, Direction::Forward, roots, 4, extras).unwrap();
     }
 }
