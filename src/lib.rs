@@ -78,7 +78,7 @@
 //! * **Capabilities are facts.** A kernel's `choose` is a pure function of [`gpu::Caps`] and the
 //!   problem. No subgroup size is assumed. A forced tier makes one machine test what others run.
 //! * **f16 is storage.** Arithmetic, softmax and statistics are f32.
-//! * **Only** `gpu` and `graph::plan` name wgpu, only `weights` opens checkpoints, only `cli` prints,
+//! * **Only** `gpu` and the plan and replay of `graph` name wgpu, only `weights` opens checkpoints, only `cli` prints,
 //!   and WGSL stands only under `shaders/`.
 //!
 //! # Adding a kernel

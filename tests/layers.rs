@@ -165,8 +165,8 @@ fn only(words: &[&str], may: impl Fn(&Source) -> bool, rule: &str) {
 fn wgpu_is_named_only_by_the_device_and_the_plan() {
     only(
         &["wgpu"],
-        |s| s.module == "gpu" || s.path == "graph/plan.rs",
-        "only src/gpu and src/graph/plan.rs name wgpu",
+        |s| s.module == "gpu" || ["graph/plan.rs", "graph/replay.rs"].contains(&s.path.as_str()),
+        "only src/gpu and src/graph/{plan,replay}.rs name wgpu",
     );
 }
 

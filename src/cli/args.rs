@@ -180,7 +180,7 @@ pub struct GenerateArgs {
     /// Shift the patches at random, per layer and step.
     #[arg(long)]
     pub jitter: bool,
-    /// Print the time per kernel at the end (runs slower: every kernel is waited for).
+    /// Print the time per kernel and per layer at the end, by the device's clock where it has one.
     #[arg(long)]
     pub profile: bool,
     #[command(flatten)]

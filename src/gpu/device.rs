@@ -9,6 +9,7 @@ use super::caps::{Caps, DeviceClass, Limits, Tier};
 use super::memory::Governor;
 use super::pipeline::Pipeline;
 use super::profile::Profile;
+use super::timestamps::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::shader::{Access, KernelSpec, Variant};
 
@@ -23,7 +24,7 @@ pub struct GpuOptions {
     pub limits: Option<String>,
     /// Keep bounds checks and loop bounds in the shaders: slower, for bug reports and tests.
     pub shader_checks: bool,
-    /// Time every kernel, waiting for each: see [`Gpu::profile_report`].
+    /// Time every kernel and layer: see [`Gpu::profile_report`].
     pub profile: bool,
 }
 
@@ -234,6 +235,8 @@ impl Gpu {
             mapped_at_creation: false,
         });
         let governor = Governor::new(facts.caps.class);
+        let profile =
+            options.profile.then(|| Mutex::new(Profile::new(Clock::of(device.features()))));
         Ok(Self {
             device,
             queue,
@@ -244,7 +247,7 @@ impl Gpu {
             zeros,
             governor,
             flops_done: AtomicU64::new(0),
-            profile: options.profile.then(Mutex::default),
+            profile,
             failure: Arc::default(),
         })
     }
@@ -280,7 +283,12 @@ impl Gpu {
         self.flops_done.load(Ordering::Relaxed)
     }
 
-    /// Time per kernel since the device was opened, when it was opened with `profile`.
+    /// How pieces of work can be timed here.
+    pub fn clock(&self) -> Clock {
+        Clock::of(self.device.features())
+    }
+
+    /// Time per kernel and layer since the device was opened, when it was opened with `profile`.
     pub fn profile_report(&self) -> Option<String> {
         self.profile.as_ref().map(|p| lock(p).to_string())
     }

@@ -9,6 +9,7 @@ mod engine;
 mod memory;
 mod pipeline;
 mod profile;
+mod timestamps;
 mod transfer;
 
 pub use caps::{Caps, DeviceClass, Limits, Tier};
@@ -18,5 +19,7 @@ pub use engine::{DeviceTensor, Engine};
 pub use memory::Slabs;
 pub use pipeline::Pipeline;
 pub use profile::Profile;
+pub use timestamps::Clock;
+pub(crate) use timestamps::Stamps;
 /// The version of wgpu that [`Engine::from_device`] takes its device from.
 pub use wgpu;

@@ -10,10 +10,13 @@ mod plan;
 #[doc(hidden)]
 pub mod probe;
 mod record;
+mod replay;
+mod rows;
 mod split;
 
 pub use layout::{BufferSpec, Layout, Piece, Place, Source};
 pub use liveness::{Lifetime, assign};
-pub use plan::{Plan, Pulse};
+pub use plan::Plan;
 pub use record::{Graph, Launch, Op, OpBuilder, Operand, Origin, WeightRef, Window};
+pub use replay::Pulse;
 pub use split::{Chunk, band_rows, split};

@@ -1,48 +1,49 @@
-//! From recorded ops to buffers, bind groups and dispatches; and the loop that replays them.
+//! From recorded ops to buffers, bind groups and dispatches on a device.
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use super::layout::{Layout, Piece, Source};
 use super::record::{Graph, Op};
+use super::rows::{decode_rows, encode_rows};
 use super::split::Chunk;
 use crate::error::{Error, Result};
-use crate::gpu::{DeviceTensor, Gpu, Pipeline, Profile, Slabs, lock};
-use crate::tensor::{DType, Tensor};
-
-/// Called between submissions with the finished share of the replay, 0 to 1; an error stops it.
-pub type Pulse<'a> = &'a mut dyn FnMut(f64) -> Result<()>;
-
-/// Seconds of work in one submission: short enough that no watchdog and no desktop notices.
-const SUBMIT_SECONDS: f64 = 0.1;
+use crate::gpu::{DeviceTensor, Gpu, Pipeline, Slabs};
+use crate::tensor::Tensor;
 
 /// A range of bytes of a buffer.
-struct BufferRange {
-    buffer: wgpu::Buffer,
-    offset: u64,
-    bytes: u64,
+pub(super) struct BufferRange {
+    pub buffer: wgpu::Buffer,
+    pub offset: u64,
+    pub bytes: u64,
 }
 
 /// Rows to bring together before a dispatch, since they lie in different bands.
-struct Copy {
-    from: BufferRange,
-    to: wgpu::Buffer,
-    at: u64,
+pub(super) struct Copy {
+    pub from: BufferRange,
+    pub to: wgpu::Buffer,
+    pub at: u64,
 }
 
 /// One chunk of an op, ready to encode.
-struct Step {
-    pipeline: Arc<Pipeline>,
-    copies: Vec<Copy>,
-    bind_group: wgpu::BindGroup,
-    params: Vec<u8>,
-    groups: u32,
-    flops: f64,
-    /// Estimated cost of the step in flops, bytes counted at [`FLOPS_PER_BYTE`].
-    cost: f64,
-    op: usize,
+pub(super) struct Step {
+    pub pipeline: Arc<Pipeline>,
+    pub copies: Vec<Copy>,
+    pub bind_group: wgpu::BindGroup,
+    pub params: Vec<u8>,
+    pub groups: u32,
+    pub flops: f64,
+    /// Bytes bound.
+    pub bytes: f64,
+    /// The number of its op.
+    pub op: usize,
+}
+
+impl Step {
+    /// Estimated cost in flops, bytes counted at [`FLOPS_PER_BYTE`].
+    pub fn cost(&self) -> f64 {
+        self.flops + FLOPS_PER_BYTE * self.bytes
+    }
 }
 
 /// What a byte moved costs in flops, for estimates of time only.
@@ -50,12 +51,13 @@ const FLOPS_PER_BYTE: f64 = 4.0;
 
 /// A compiled graph: buffers, bind groups and dispatches for one device and one set of shapes.
 pub struct Plan {
-    steps: Vec<Step>,
-    ops: Vec<(String, u64)>,
+    pub(super) steps: Vec<Step>,
+    /// Label and flops of every op.
+    pub(super) ops: Vec<(String, u64)>,
     /// For every tensor the ranges it lies in, one per band.
     places: Vec<Vec<BufferRange>>,
     buffer_bytes: u64,
-    cost: f64,
+    pub(super) cost: f64,
 }
 
 impl Plan {
@@ -73,7 +75,7 @@ impl Plan {
         if let Some(error) = pollster::block_on(scope.pop()) {
             return Err(Error::internal("the plan does not validate").with_source(error));
         }
-        let cost = steps.iter().map(|s| s.cost).sum();
+        let cost = steps.iter().map(Step::cost).sum();
         let ops = graph.ops.iter().map(|op| (op.label.clone(), op.flops)).collect();
         Ok(Self { steps, ops, places, buffer_bytes: layout.buffer_bytes(), cost })
     }
@@ -148,116 +150,6 @@ impl Plan {
     pub(super) fn buffers(&self, tensor: Tensor) -> Result<Vec<(&wgpu::Buffer, Range<u64>)>> {
         let ranges = self.place(tensor)?;
         Ok(ranges.iter().map(|r| (&r.buffer, r.offset..r.offset + r.bytes)).collect())
-    }
-
-    /// Replays the plan and waits for its end.
-    ///
-    /// Work goes to the device in submissions of about [`SUBMIT_SECONDS`], measured as it runs, with
-    /// two in flight, so that the device never waits for the host and `pulse` can stop it.
-    pub fn run(&self, gpu: &Gpu, pulse: Pulse) -> Result<()> {
-        gpu.flops_done.fetch_add(self.flops(), Ordering::Relaxed);
-        if let Some(profile) = &gpu.profile {
-            self.run_profiled(gpu, &mut lock(profile))?;
-            return pulse(1.0);
-        }
-        let mut in_flight: Vec<(wgpu::SubmissionIndex, f64)> = Vec::new();
-        let mut finished = 0.0;
-        let mut last_end = Instant::now();
-        let mut retire = |in_flight: &mut Vec<(wgpu::SubmissionIndex, f64)>| -> Result<()> {
-            let (index, cost) = in_flight.remove(0);
-            gpu.wait(Some(index))?;
-            gpu.governor.observe(cost, last_end.elapsed().as_secs_f64());
-            last_end = Instant::now();
-            finished += cost;
-            pulse((finished / self.cost.max(1.0)).min(1.0))
-        };
-
-        let mut batch = Batch::new(gpu);
-        for step in &self.steps {
-            let per_group = step.cost / f64::from(step.groups.max(1));
-            let mut first = 0;
-            while first < step.groups {
-                let budget = SUBMIT_SECONDS * gpu.governor.rate();
-                let room = (((budget - batch.cost) / per_group) as u32).max(1);
-                let count = room.min(step.groups - first);
-                batch.dispatch(step, first, count);
-                batch.cost += per_group * f64::from(count);
-                first += count;
-                if batch.cost >= budget {
-                    let full = std::mem::replace(&mut batch, Batch::new(gpu));
-                    in_flight.push(full.submit());
-                    if in_flight.len() > 1 {
-                        retire(&mut in_flight)?;
-                    }
-                }
-            }
-        }
-        in_flight.push(batch.submit());
-        while !in_flight.is_empty() {
-            retire(&mut in_flight)?;
-        }
-        Ok(())
-    }
-
-    /// Replays the plan step by step, waiting after each, and adds the times to `profile`.
-    fn run_profiled(&self, gpu: &Gpu, profile: &mut Profile) -> Result<()> {
-        for step in &self.steps {
-            let start = Instant::now();
-            let mut batch = Batch::new(gpu);
-            batch.dispatch(step, 0, step.groups);
-            let (index, _) = batch.submit();
-            gpu.wait(Some(index))?;
-            profile.add(&step.pipeline.label, start.elapsed(), step.flops as u64);
-        }
-        Ok(())
-    }
-}
-
-/// A command buffer in the making: one compute pass, or more where rows are gathered between them.
-struct Batch<'a> {
-    gpu: &'a Gpu,
-    encoder: wgpu::CommandEncoder,
-    pass: Option<wgpu::ComputePass<'static>>,
-    cost: f64,
-}
-
-impl<'a> Batch<'a> {
-    fn new(gpu: &'a Gpu) -> Self {
-        let encoder = gpu.device.create_command_encoder(&Default::default());
-        Self { gpu, encoder, pass: None, cost: 0.0 }
-    }
-
-    /// Encodes `count` groups from `first` on, in grids that fit the limit per axis exactly.
-    fn dispatch(&mut self, step: &Step, first: u32, count: u32) {
-        if first == 0 && !step.copies.is_empty() {
-            self.pass = None;
-            for Copy { from, to, at } in &step.copies {
-                let BufferRange { buffer, offset, bytes } = from;
-                self.encoder.copy_buffer_to_buffer(buffer, *offset, to, *at, *bytes);
-            }
-        }
-        let begin = || self.encoder.begin_compute_pass(&Default::default()).forget_lifetime();
-        let pass = self.pass.get_or_insert_with(begin);
-        pass.set_pipeline(&step.pipeline.pipeline);
-        pass.set_bind_group(0, &step.bind_group, &[]);
-        let mut params = step.params.clone();
-        let most = self.gpu.caps().limits.groups_per_axis;
-        let end = first + count;
-        let mut first = first;
-        while first < end {
-            let x = (end - first).min(most);
-            let y = ((end - first) / x).min(most);
-            let z = ((end - first) / (x * y)).min(most);
-            params[..4].copy_from_slice(&first.to_le_bytes());
-            pass.set_immediates(0, &params);
-            pass.dispatch_workgroups(x, y, z);
-            first += x * y * z;
-        }
-    }
-
-    fn submit(self) -> (wgpu::SubmissionIndex, f64) {
-        drop(self.pass);
-        (self.gpu.queue.submit([self.encoder.finish()]), self.cost)
     }
 }
 
@@ -351,7 +243,7 @@ impl<'a> Site<'a> {
             params: launch.params,
             groups: launch.groups,
             flops: 0.0,
-            cost: FLOPS_PER_BYTE * bytes as f64,
+            bytes: bytes as f64,
             op: 0,
         }))
     }
@@ -373,7 +265,6 @@ impl<'a> Site<'a> {
                 if let Some(mut step) = self.step(&pipeline, op, chunk)? {
                     step.op = index;
                     step.flops = op.flops as f64 * work_of(chunk) / cells.max(1.0);
-                    step.cost += step.flops;
                     steps.push(step);
                 }
             }
@@ -384,48 +275,4 @@ impl<'a> Site<'a> {
 
 fn work_of(chunk: &Chunk) -> f64 {
     f64::from(chunk.row_count()) * f64::from(chunk.col_count().max(1))
-}
-
-/// Pads rows to whole vec4s and converts; f16 values are clamped to ±65504.
-pub(crate) fn encode_rows(values: &[f32], channels: u32, dtype: DType) -> Vec<u8> {
-    let channels = channels as usize;
-    let stride = channels.next_multiple_of(4);
-    let rows = values.len() / channels.max(1);
-    let mut out = vec![0u8; rows * stride * dtype.bytes() as usize];
-    for (row, source) in values.chunks_exact(channels.max(1)).enumerate() {
-        for (c, v) in source.iter().enumerate() {
-            let i = row * stride + c;
-            match dtype {
-                DType::F32 => out[4 * i..4 * i + 4].copy_from_slice(&v.to_le_bytes()),
-                DType::F16 => {
-                    let half = half::f16::from_f32(v.clamp(-65504.0, 65504.0));
-                    out[2 * i..2 * i + 2].copy_from_slice(&half.to_le_bytes());
-                }
-            }
-        }
-    }
-    out
-}
-
-/// The inverse of [`encode_rows`].
-pub(crate) fn decode_rows(bytes: &[u8], channels: u32, dtype: DType) -> Vec<f32> {
-    let channels = channels as usize;
-    let stride = channels.next_multiple_of(4);
-    let row_bytes = stride * dtype.bytes() as usize;
-    let mut out = Vec::with_capacity(bytes.len() / row_bytes.max(1) * channels);
-    for row in bytes.chunks_exact(row_bytes.max(1)) {
-        match dtype {
-            DType::F32 => out.extend(
-                row.chunks_exact(4)
-                    .take(channels)
-                    .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
-            ),
-            DType::F16 => out.extend(
-                row.chunks_exact(2)
-                    .take(channels)
-                    .map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()),
-            ),
-        }
-    }
-    out
 }
