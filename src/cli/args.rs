@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::gpu::{GpuOptions, Tier};
-use crate::pipeline::Precision;
+use crate::pipeline::{Precision, Request};
 use crate::scalediff::Mask;
 
 /// High-resolution pictures without training, on any GPU: ScaleDiff in wgpu.
@@ -29,6 +29,10 @@ pub enum Command {
     /// Make a picture from a prompt.
     #[command(allow_negative_numbers = true)]
     Generate(GenerateArgs),
+    /// Say what a picture needs, from the configs alone: memory and work of every phase.
+    ///
+    /// Here --limits may also lie above this device's: --limits binding=2147483647.
+    Plan(PlanArgs),
     /// List the devices, best first, with what they can do.
     Devices,
     /// Run recorded cases and compare: does this machine compute right?
@@ -124,6 +128,31 @@ pub struct GenerateArgs {
     /// What it should not show.
     #[arg(short, long)]
     pub negative_prompt: Option<String>,
+    #[command(flatten)]
+    pub request: RequestArgs,
+    /// The same seed makes the same picture on the same device. Negative: random.
+    #[arg(short, long, allow_negative_numbers = true, default_value_t = -1)]
+    pub seed: i64,
+    /// How many pictures, with seeds SEED, SEED + 1, … They are numbered: NAME-001.png, NAME-002.png, …
+    #[arg(short, long, value_name = "N", default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=9999))]
+    pub batch_count: u32,
+    /// The file to write, always PNG. %03d stands for the picture's number.
+    #[arg(short, long, default_value = "scalediff.png")]
+    pub output: PathBuf,
+    /// Also write the picture of every stage, as NAME-stage0.png and so on.
+    #[arg(long)]
+    pub save_stages: bool,
+    /// Print the time per kernel and per layer at the end, by the device's clock where it has one.
+    #[arg(long)]
+    pub profile: bool,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// Model, sizes and method: what decides the work, whatever the prompt.
+#[derive(Debug, ClapArgs)]
+pub struct RequestArgs {
     /// A model folder in diffusers layout. Default: the small model inside the program.
     #[arg(short, long, value_name = "FOLDER")]
     pub model: Option<PathBuf>,
@@ -139,22 +168,9 @@ pub struct GenerateArgs {
     /// How strongly the prompt guides; at most 1 means not at all.
     #[arg(long, visible_alias = "guidance-scale")]
     pub cfg_scale: Option<f32>,
-    /// The same seed makes the same picture on the same device. Negative: random.
-    #[arg(short, long, allow_negative_numbers = true, default_value_t = -1)]
-    pub seed: i64,
-    /// How many pictures, with seeds SEED, SEED + 1, … They are numbered: NAME-001.png, NAME-002.png, …
-    #[arg(short, long, value_name = "N", default_value_t = 1,
-        value_parser = clap::value_parser!(u32).range(1..=9999))]
-    pub batch_count: u32,
-    /// The file to write, always PNG. %03d stands for the picture's number.
-    #[arg(short, long, default_value = "scalediff.png")]
-    pub output: PathBuf,
     /// How often the size is doubled. Default: as often as the size calls for.
     #[arg(long)]
     pub stages: Option<u32>,
-    /// Also write the picture of every stage, as NAME-stage0.png and so on.
-    #[arg(long)]
-    pub save_stages: bool,
     /// Share of the steps that later stages run.
     #[arg(long)]
     pub restart_ratio: Option<f64>,
@@ -180,9 +196,34 @@ pub struct GenerateArgs {
     /// Shift the patches at random, per layer and step.
     #[arg(long)]
     pub jitter: bool,
-    /// Print the time per kernel and per layer at the end, by the device's clock where it has one.
-    #[arg(long)]
-    pub profile: bool,
+}
+
+impl RequestArgs {
+    /// As the library takes them, with an empty prompt.
+    pub fn request(&self) -> Request {
+        Request {
+            width: self.width,
+            height: self.height,
+            steps: self.steps,
+            cfg_scale: self.cfg_scale,
+            stages: self.stages,
+            restart_ratio: self.restart_ratio,
+            scale_factor: self.scale_factor,
+            filter: self.filter.into(),
+            filter_cutoff: self.filter_cutoff,
+            full_attention: self.attention == AttentionArg::Full,
+            no_frequency_mixing: self.no_lfm,
+            no_structure_guidance: self.no_sg,
+            jitter: self.jitter,
+            ..Request::default()
+        }
+    }
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    pub request: RequestArgs,
     #[command(flatten)]
     pub device: DeviceArgs,
 }

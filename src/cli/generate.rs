@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::time::Instant;
 
-use super::args::{AttentionArg, GenerateArgs};
+use super::args::{GenerateArgs, RequestArgs};
 use super::output;
 use super::progress::Progress;
 use crate::error::Result;
@@ -21,10 +21,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     for path in &outputs {
         output::check(path)?;
     }
-    let files = match &args.model {
-        Some(folder) => ModelFiles::open(folder)?,
-        None => embedded_model()?,
-    };
+    let files = open_model(&args.request)?;
     let engine = Engine::open(args.device.gpu_options(args.profile))?;
     print_device(&engine);
     let load =
@@ -57,20 +54,8 @@ fn request(args: &GenerateArgs, seed: u64) -> Request {
     Request {
         prompt: args.prompt.clone(),
         negative_prompt: args.negative_prompt.clone(),
-        width: args.width,
-        height: args.height,
-        steps: args.steps,
-        cfg_scale: args.cfg_scale,
         seed,
-        stages: args.stages,
-        restart_ratio: args.restart_ratio,
-        scale_factor: args.scale_factor,
-        filter: args.filter.into(),
-        filter_cutoff: args.filter_cutoff,
-        full_attention: args.attention == AttentionArg::Full,
-        no_frequency_mixing: args.no_lfm,
-        no_structure_guidance: args.no_sg,
-        jitter: args.jitter,
+        ..args.request.request()
     }
 }
 
@@ -100,6 +85,14 @@ pub fn print_device(gpu: &Gpu) {
     let facts = gpu.facts();
     let tier = facts.caps.tiers().last().map_or_else(String::new, ToString::to_string);
     errln!("{} ({}, {}), tier {tier}", facts.name, facts.backend, facts.driver);
+}
+
+/// The model folder that is named, or the model inside the program.
+pub fn open_model(args: &RequestArgs) -> Result<ModelFiles> {
+    match &args.model {
+        Some(folder) => ModelFiles::open(folder),
+        None => embedded_model(),
+    }
 }
 
 #[cfg(feature = "embedded")]

@@ -24,6 +24,7 @@ mod devices;
 mod generate;
 mod log;
 mod output;
+mod plan;
 mod progress;
 mod verify;
 
@@ -50,6 +51,7 @@ pub fn main() -> ExitCode {
     log::init(args.verbose);
     let result = match args.command {
         Command::Generate(args) => generate::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Plan(args) => plan::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Devices => devices::run().map(|()| ExitCode::SUCCESS),
         Command::Verify(args) => verify::run(&args),
     };

@@ -85,12 +85,20 @@ impl Limits {
     ///
     /// # Errors
     /// An unknown key, or a value that is no size or is zero.
-    pub fn lowered_to(mut self, text: &str) -> Result<Self> {
+    pub fn lowered_to(self, text: &str) -> Result<Self> {
+        Ok(self.min(self.replaced_by(text)?))
+    }
+
+    /// Sets these limits to `text`, which may also raise them: for plans.
+    ///
+    /// # Errors
+    /// As [`Limits::lowered_to`].
+    pub fn replaced_by(mut self, text: &str) -> Result<Self> {
         let hint = "write webgpu, or a list of binding=SIZE, buffer=SIZE, groups=N, storage=N, \
                     with sizes such as 1MiB or 65536";
         for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
             if part == "webgpu" {
-                self = self.min(Limits::WEBGPU);
+                self = Limits::WEBGPU;
                 continue;
             }
             let bad = || Error::usage(format!("--limits: cannot read {part:?}")).with_hint(hint);
@@ -98,10 +106,10 @@ impl Limits {
             let value = parse_size(value).filter(|v| *v > 0).ok_or_else(bad)?;
             let narrow = |v: u64| u32::try_from(v).unwrap_or(u32::MAX);
             match key {
-                "binding" => self.binding_bytes = self.binding_bytes.min(value),
-                "buffer" => self.buffer_bytes = self.buffer_bytes.min(value),
-                "groups" => self.groups_per_axis = self.groups_per_axis.min(narrow(value)),
-                "storage" => self.storage_buffers = self.storage_buffers.min(narrow(value)),
+                "binding" => self.binding_bytes = value,
+                "buffer" => self.buffer_bytes = value,
+                "groups" => self.groups_per_axis = narrow(value),
+                "storage" => self.storage_buffers = narrow(value),
                 _ => return Err(bad()),
             }
         }

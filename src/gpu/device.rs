@@ -133,35 +133,81 @@ pub(super) fn device_descriptor(adapter: &wgpu::Adapter) -> wgpu::DeviceDescript
     }
 }
 
+impl GpuOptions {
+    /// What is known of the adapter that these options ask for, before it is opened.
+    ///
+    /// # Errors
+    /// No adapter, or none of that name.
+    pub fn choose(&self) -> Result<AdapterFacts> {
+        self.adapter().map(|adapter| facts_of(&adapter))
+    }
+
+    fn adapter(&self) -> Result<wgpu::Adapter> {
+        let mut all = adapters();
+        let index = match &self.device {
+            None if all.is_empty() => {
+                return Err(Error::device("no GPU adapter found").with_hint(
+                    "install a Vulkan driver; Mesa's lavapipe (mesa-vulkan-drivers) runs on any processor",
+                ));
+            }
+            None => 0,
+            Some(wanted) => {
+                let names: Vec<String> = all.iter().map(|a| a.get_info().name).collect();
+                let number = wanted.parse::<usize>().ok().filter(|i| *i < all.len());
+                let part = wanted.to_lowercase();
+                let named = || names.iter().position(|n| n.to_lowercase().contains(&part));
+                number.or_else(named).ok_or_else(|| {
+                    Error::device(format!("no device {wanted:?} among: {}", names.join(", ")))
+                        .with_hint("list them with: scalediff devices")
+                })?
+            }
+        };
+        Ok(all.swap_remove(index))
+    }
+
+    /// The tier and the limits asked for, on a device with the facts `caps`; `limits` reads the latter,
+    /// by [`Limits::lowered_to`] to run and by [`Limits::replaced_by`] to plan.
+    ///
+    /// # Errors
+    /// A tier that the device lacks, limits that cannot be read or are below what the kernels need.
+    pub fn apply(
+        &self,
+        mut caps: Caps,
+        limits: fn(Limits, &str) -> Result<Limits>,
+    ) -> Result<Caps> {
+        if let Some(tier) = self.tier {
+            if !caps.tiers().contains(&tier) {
+                let tiers: Vec<_> = caps.tiers().iter().map(Tier::to_string).collect();
+                return Err(Error::device(format!("the device has no tier {tier}"))
+                    .with_hint(format!("its tiers are: {}", tiers.join(", "))));
+            }
+            caps = caps.clamped(tier);
+            // A forced tier runs the kernels that GPUs run: that is what it is forced for.
+            caps.class = DeviceClass::Discrete;
+        }
+        if let Some(text) = &self.limits {
+            caps.limits = limits(caps.limits, text)?;
+        }
+        if caps.limits.storage_buffers < Limits::WEBGPU.storage_buffers {
+            return Err(Error::usage(format!(
+                "{} storage buffers per kernel are too few: the kernels need {}",
+                caps.limits.storage_buffers,
+                Limits::WEBGPU.storage_buffers
+            )));
+        }
+        Ok(caps)
+    }
+}
+
 impl Gpu {
     /// Opens the adapter that `options` asks for.
     ///
     /// # Errors
     /// No adapter, none of that name, or one without what every kernel needs.
     pub fn open(options: &GpuOptions) -> Result<Self> {
-        let all = adapters();
-        let names = || all.iter().map(|a| a.get_info().name).collect::<Vec<_>>().join(", ");
-        let chosen = match &options.device {
-            None => all.first().ok_or_else(|| {
-                Error::device("no GPU adapter found").with_hint(
-                    "install a Vulkan driver; Mesa's lavapipe (mesa-vulkan-drivers) runs on any processor",
-                )
-            })?,
-            Some(wanted) => wanted
-                .parse::<usize>()
-                .ok()
-                .and_then(|index| all.get(index))
-                .or_else(|| {
-                    let wanted = wanted.to_lowercase();
-                    all.iter().find(|a| a.get_info().name.to_lowercase().contains(&wanted))
-                })
-                .ok_or_else(|| {
-                    Error::device(format!("no device {wanted:?} among: {}", names()))
-                        .with_hint("list them with: scalediff devices")
-                })?,
-        };
-        let facts = facts_of(chosen);
-        let descriptor = device_descriptor(chosen);
+        let chosen = options.adapter()?;
+        let facts = facts_of(&chosen);
+        let descriptor = device_descriptor(&chosen);
         let (device, queue) =
             pollster::block_on(chosen.request_device(&descriptor)).map_err(|e| {
                 Error::device(format!("{}: cannot be opened", facts.name)).with_source(e)
@@ -207,26 +253,8 @@ impl Gpu {
             ))
             .with_hint("update the driver, or choose another device with --device"));
         }
-        if let Some(tier) = options.tier {
-            if !facts.caps.tiers().contains(&tier) {
-                let tiers: Vec<_> = facts.caps.tiers().iter().map(Tier::to_string).collect();
-                return Err(Error::device(format!("{}: has no tier {tier}", facts.name))
-                    .with_hint(format!("its tiers are: {}", tiers.join(", "))));
-            }
-            facts.caps = facts.caps.clamped(tier);
-            // A forced tier runs the kernels that GPUs run: that is what it is forced for.
-            facts.caps.class = DeviceClass::Discrete;
-        }
-        if let Some(limits) = &options.limits {
-            facts.caps.limits = facts.caps.limits.lowered_to(limits)?;
-        }
-        if facts.caps.limits.storage_buffers < Limits::WEBGPU.storage_buffers {
-            return Err(Error::usage(format!(
-                "{} storage buffers per kernel are too few: the kernels need {}",
-                facts.caps.limits.storage_buffers,
-                Limits::WEBGPU.storage_buffers
-            )));
-        }
+        let named = |e: Error| e.at(&facts.name);
+        facts.caps = options.apply(facts.caps.clone(), Limits::lowered_to).map_err(named)?;
 
         let zeros = device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("zeros"),

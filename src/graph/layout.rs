@@ -81,6 +81,12 @@ impl Layout {
         self.buffers.iter().map(|b| b.bytes).sum::<u64>() + self.scratch.iter().sum::<u64>()
     }
 
+    /// Tensors that lie in several bands.
+    pub fn banded(&self) -> usize {
+        let several = |p: &&Place| matches!(p, Place::Bands { buffers, .. } if buffers.len() > 1);
+        self.places.iter().filter(several).count()
+    }
+
     /// The pieces that `rows` of a tensor lie in, in order.
     pub fn pieces(&self, tensor: Tensor, rows: &Range<u32>) -> Vec<Piece> {
         let row = tensor.row_bytes();

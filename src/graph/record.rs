@@ -206,6 +206,14 @@ impl Graph {
         &self.ops
     }
 
+    /// Tensors that are no weights, with the paths that made them.
+    pub fn activations(&self) -> impl Iterator<Item = (Tensor, &str)> {
+        self.tensors
+            .iter()
+            .filter(|(_, origin, _)| !matches!(origin, Origin::Weight { .. }))
+            .map(|(tensor, _, name)| (*tensor, name.as_str()))
+    }
+
     /// Floating point operations of one replay.
     pub fn flops(&self) -> u64 {
         self.ops.iter().map(|op| op.flops).sum()

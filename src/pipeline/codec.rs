@@ -2,11 +2,11 @@
 
 use super::model::{Loaded, Model};
 use crate::error::Result;
-use crate::gpu::{DeviceTensor, Gpu};
+use crate::gpu::{Caps, DeviceTensor, Gpu};
 use crate::graph::{Graph, Plan, Pulse};
 use crate::models::vae::{Decoder, Encoder, VaeConfig};
 use crate::scalediff::{Codec, upsample_bicubic};
-use crate::tensor::{DType, Shape};
+use crate::tensor::{DType, Shape, Tensor};
 
 /// Encoder and decoder; the encoder is loaded when the first later stage asks for it.
 pub struct VaeCodec {
@@ -39,6 +39,42 @@ impl VaeCodec {
     }
 }
 
+/// The graph of the decoder for latents of `shape`; with its input and its output.
+pub(super) fn record_decoder(
+    caps: &Caps,
+    decoder: &Decoder,
+    shape: Shape,
+) -> Result<(Graph, Tensor, Tensor)> {
+    let mut g = Graph::new(caps.clone());
+    let z = g.input("latents", shape, DType::F32);
+    let image = g.scope("vae.decoder", |g| decoder.forward(g, z))?;
+    g.output(image);
+    Ok((g, z, image))
+}
+
+/// Values to write once into an input of a graph.
+type Fixed = Vec<(Tensor, Vec<f32>)>;
+
+/// The graph of the encoder for a picture of `shape` enlarged to `to`; with its input, its output
+/// and the tables of the enlargement.
+pub(super) fn record_encoder(
+    caps: &Caps,
+    encoder: &Encoder,
+    shape: Shape,
+    to: Option<(u32, u32)>,
+) -> Result<(Graph, Tensor, Tensor, Fixed)> {
+    let mut g = Graph::new(caps.clone());
+    let mut fixed = Vec::new();
+    let image = g.input("image", shape, DType::F32);
+    let x = match to {
+        Some((height, width)) => upsample_bicubic(&mut g, image, height, width, &mut fixed)?,
+        None => image,
+    };
+    let mean = g.scope("vae.encoder", |g| encoder.forward(g, x))?;
+    g.output(mean);
+    Ok((g, image, mean, fixed))
+}
+
 /// Latents in the decoder's own space to a picture, on the host and where it lies on the device.
 pub fn decode_raw(
     gpu: &Gpu,
@@ -47,10 +83,7 @@ pub fn decode_raw(
     shape: Shape,
     pulse: Pulse,
 ) -> Result<(Vec<f32>, DeviceTensor)> {
-    let mut g = Graph::new(gpu.caps().clone());
-    let z = g.input("latents", shape, DType::F32);
-    let image = g.scope("vae.decoder", |g| decoder.net.forward(g, z))?;
-    g.output(image);
+    let (g, z, image) = record_decoder(gpu.caps(), &decoder.net, shape)?;
     let plan = Plan::compile(gpu, &g, &decoder.slabs)?;
     plan.write(gpu, z, latents)?;
     plan.run(gpu, pulse)?;
@@ -67,16 +100,9 @@ pub fn encode_raw(
     to: Option<(u32, u32)>,
     pulse: Pulse,
 ) -> Result<Vec<f32>> {
-    let mut g = Graph::new(gpu.caps().clone());
-    let mut fixed = Vec::new();
-    let mut x = g.input("image", shape, DType::F32);
-    fixed.push((x, image.to_vec()));
-    if let Some((height, width)) = to {
-        x = upsample_bicubic(&mut g, x, height, width, &mut fixed)?;
-    }
-    let mean = g.scope("vae.encoder", |g| encoder.net.forward(g, x))?;
-    g.output(mean);
+    let (g, x, mean, fixed) = record_encoder(gpu.caps(), &encoder.net, shape, to)?;
     let plan = Plan::compile(gpu, &g, &encoder.slabs)?;
+    plan.write(gpu, x, image)?;
     for (tensor, values) in &fixed {
         plan.write(gpu, *tensor, values)?;
     }
@@ -100,7 +126,7 @@ impl Codec for VaeCodec {
         let raw: Vec<f32> = latents.iter().map(|v| v / scaling + shift).collect();
         let shape = Shape::new(1, height, width, latent_channels);
         self.picture = None;
-        let (image, tensor) = decode_raw(&self.model.engine, &self.decoder, &raw, shape, pulse)?;
+        let (image, tensor) = decode_raw(self.model.engine()?, &self.decoder, &raw, shape, pulse)?;
         self.picture = self.keep_picture.then_some(tensor);
         Ok(image)
     }
@@ -118,7 +144,7 @@ impl Codec for VaeCodec {
         };
         let shape = Shape::new(1, height, width, self.config.image_channels);
         let to = Some((2 * height, 2 * width));
-        let mean = encode_raw(&self.model.engine, &encoder, image, shape, to, pulse);
+        let mean = encode_raw(self.model.engine()?, &encoder, image, shape, to, pulse);
         self.encoder = Some(encoder);
         let VaeConfig { scaling, shift, .. } = self.config;
         Ok(mean?.into_iter().map(|v| (v - shift) * scaling).collect())

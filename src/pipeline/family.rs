@@ -5,6 +5,8 @@ use serde_json::Value;
 use super::model::Model;
 use super::sdxl::Sdxl;
 use crate::error::{Error, Result};
+use crate::gpu::Caps;
+use crate::graph::Graph;
 use crate::sampling::Schedule;
 use crate::scalediff::{Denoiser, Progress, SizePlan};
 
@@ -23,6 +25,19 @@ pub(super) trait Family: Send {
         size: &SizePlan,
         progress: &mut dyn Progress,
     ) -> Result<Box<dyn Denoiser>>;
+
+    /// For plans: the text encoders as graphs, in the order they run.
+    fn encoder_graphs(&self, caps: &Caps, guidance: f32) -> Result<Vec<Encoder>>;
+
+    /// For plans: the denoiser with blank conditioning.
+    fn blank_denoiser(&mut self, guidance: f32, size: &SizePlan) -> Result<Box<dyn Denoiser>>;
+}
+
+/// A text encoder as a graph.
+pub(super) struct Encoder {
+    pub name: String,
+    pub graph: Graph,
+    pub weight_bytes: u64,
 }
 
 /// What guides a picture.

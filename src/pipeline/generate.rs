@@ -5,11 +5,11 @@ use super::family::{self, Family, Prompts};
 use super::layout::channels_last;
 use super::model::{Model, Precision};
 use super::picture::{DevicePicture, Picture};
-use super::request::{DEFAULT_STAGES, Defaults, Request};
+use super::request::{Defaults, Request};
 use crate::error::{Error, Result};
 use crate::gpu::Engine;
 use crate::sampling::{TorchRng, stream_seed};
-use crate::scalediff::{Cascade, Event, MAX_STAGES, Progress, SizePlan, StageResult};
+use crate::scalediff::{Cascade, Event, Progress, StageResult};
 use crate::tensor::DType;
 use crate::weights::ModelFiles;
 
@@ -29,6 +29,7 @@ pub struct LoadOptions {
 /// Text encoders are released before the denoiser is loaded. The embeddings of the last prompt are kept, so
 /// that more pictures of it go without the encoders.
 pub struct Pipeline {
+    engine: Engine,
     model: Model,
     defaults: Defaults,
     family: Box<dyn Family>,
@@ -49,13 +50,14 @@ impl Pipeline {
             family: family::open(&model, options.keep_loaded)?,
             codec: None,
             keep_loaded: options.keep_loaded,
+            engine: engine.clone(),
             model,
         })
     }
 
     /// The engine that it runs on.
     pub fn engine(&self) -> &Engine {
-        &self.model.engine
+        &self.engine
     }
 
     /// What fields of a request that are `None` stand for.
@@ -90,22 +92,6 @@ impl Pipeline {
             .ok_or_else(|| Error::internal("the decoder left no f32 picture on the device"))
     }
 
-    /// The size of a request: what it says, else the model's default, else four times the training size.
-    fn size(&self, request: &Request, unit: u32) -> Result<SizePlan> {
-        let native = self.family.native_size();
-        let stages = request.stages.unwrap_or(DEFAULT_STAGES).min(MAX_STAGES);
-        let side = |asked: Option<u32>, default: Option<u32>| {
-            asked.or(default).unwrap_or_else(|| native.saturating_mul(1 << stages))
-        };
-        SizePlan::new(
-            side(request.width, self.defaults.width),
-            side(request.height, self.defaults.height),
-            native,
-            unit,
-            request.stages,
-        )
-    }
-
     fn run(
         &mut self,
         request: &Request,
@@ -117,7 +103,8 @@ impl Pipeline {
         options.check()?;
         self.family.schedule(options.steps)?;
         let vae = self.model.vae_config()?;
-        let size = self.size(request, vae.factor())?;
+        let native = self.family.native_size();
+        let size = self.defaults.size(request, native, vae.factor())?;
 
         let negative = request.negative_prompt.as_deref();
         let prompts = Prompts { positive: &request.prompt, negative, guidance };
@@ -138,7 +125,7 @@ impl Pipeline {
             let planes = TorchRng::new(stream).randn((channels * h * w) as usize);
             channels_last(&planes, channels as usize)
         };
-        let cascade = Cascade { gpu: &self.model.engine, denoiser, codec: &mut codec, options };
+        let cascade = Cascade { gpu: &self.engine, denoiser, codec: &mut codec, options };
         let last = cascade.run(&size, &mut noise, progress)?;
         let picture = codec.picture.take();
         self.codec = self.keep_loaded.then_some(codec);

@@ -9,6 +9,7 @@ mod image;
 mod layout;
 mod model;
 mod picture;
+mod plan;
 mod request;
 mod sdxl;
 
@@ -18,6 +19,7 @@ pub use image::Image;
 pub use layout::{channels_first, channels_last};
 pub use model::{Loaded, Model, Precision};
 pub use picture::{DevicePicture, Picture};
+pub use plan::{Phase, plan};
 pub use request::{Defaults, Request};
 pub use sdxl::{
     PromptIds, Sdxl, SdxlDenoiser, TextEmbedding, TextStates, embed, encode_text, tokenize,

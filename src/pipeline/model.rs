@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::error::Result;
-use crate::gpu::{Engine, Slabs};
+use crate::error::{Error, Result};
+use crate::gpu::{Engine, Limits, Slabs};
 use crate::models::config::Config;
 use crate::models::sdxl_unet::{Unet, UnetConfig};
 use crate::models::text::{ClipConfig, ClipEncoder};
@@ -40,11 +40,19 @@ pub struct Loaded<M> {
     pub slabs: Slabs,
 }
 
+/// What networks are built on.
+#[derive(Clone)]
+enum Target {
+    /// With their weights, ready to run.
+    Device(Engine),
+    /// Without: for plans, from configs alone.
+    Shapes(Limits),
+}
+
 /// A model folder, opened component by component; clones are cheap.
 #[derive(Clone)]
 pub struct Model {
-    /// Where it runs.
-    pub engine: Engine,
+    target: Target,
     /// Where it comes from.
     pub files: ModelFiles,
     /// What it is stored in.
@@ -54,24 +62,49 @@ pub struct Model {
 impl Model {
     /// `files` in diffusers layout.
     pub fn new(engine: Engine, files: ModelFiles, precision: Precision) -> Self {
-        Self { engine, files, precision }
+        Self { target: Target::Device(engine), files, precision }
+    }
+
+    /// `files` without their weights, which need not be there: networks that can be recorded and laid
+    /// out under `limits`, but not run.
+    pub fn of_shapes(limits: Limits, files: ModelFiles, precision: Precision) -> Self {
+        Self { target: Target::Shapes(limits), files, precision }
+    }
+
+    /// Where it runs.
+    ///
+    /// # Errors
+    /// A model made by [`Model::of_shapes`] runs nowhere.
+    pub fn engine(&self) -> Result<&Engine> {
+        match &self.target {
+            Target::Device(engine) => Ok(engine),
+            Target::Shapes(_) => Err(Error::internal("a model without weights cannot run")),
+        }
     }
 
     fn config(&self, file: &str) -> Result<Config> {
         Ok(Config::new(file, self.files.read_json::<Value>(file)?))
     }
 
-    /// Opens a checkpoint, builds a network from it and uploads the weights.
+    /// Opens a checkpoint, builds a network from it and uploads the weights; or from shapes alone.
     fn load<M>(
         &self,
         folder: &str,
         stem: &str,
         build: impl FnOnce(&Weights) -> Result<M>,
     ) -> Result<Loaded<M>> {
-        let checkpoint = Checkpoint::open(&self.files, folder, stem)?;
-        let loader = Loader::new(&self.engine, &checkpoint, folder, self.precision.dtype());
-        let net = build(&loader.root())?;
-        Ok(Loaded { net, slabs: loader.finish()? })
+        let dtype = self.precision.dtype();
+        let finish = |loader: Loader| {
+            let net = build(&loader.root())?;
+            Ok(Loaded { net, slabs: loader.finish()? })
+        };
+        match &self.target {
+            Target::Device(engine) => {
+                let checkpoint = Checkpoint::open(&self.files, folder, stem)?;
+                finish(Loader::new(engine, &checkpoint, folder, dtype))
+            }
+            Target::Shapes(limits) => finish(Loader::of_shapes(limits, folder, dtype)),
+        }
     }
 
     /// `unet/config.json`.
@@ -85,9 +118,14 @@ impl Model {
         self.load("unet", "diffusion_pytorch_model", |w| Unet::load(w, config))
     }
 
+    /// The config in a text encoder's folder.
+    pub fn clip_config(&self, folder: &str) -> Result<ClipConfig> {
+        ClipConfig::new(&self.config(&format!("{folder}/config.json"))?)
+    }
+
     /// A text encoder's folder.
     pub fn clip(&self, folder: &str) -> Result<Loaded<ClipEncoder>> {
-        let config = ClipConfig::new(&self.config(&format!("{folder}/config.json"))?)?;
+        let config = self.clip_config(folder)?;
         self.load(folder, "model", |w| ClipEncoder::load(w, config))
     }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::scalediff::{CascadeOptions, Filter, Mask};
+use crate::scalediff::{CascadeOptions, Filter, MAX_STAGES, Mask, SizePlan};
 use crate::weights::ModelFiles;
 
 /// A request: plain data. Fields that are `None` take the model's default ([`Defaults`]).
@@ -68,7 +68,7 @@ pub struct Defaults {
 }
 
 /// Doublings by default, as in the paper: 1024 to 4096.
-pub(super) const DEFAULT_STAGES: u32 = 2;
+const DEFAULT_STAGES: u32 = 2;
 
 impl Default for Defaults {
     fn default() -> Self {
@@ -120,6 +120,22 @@ impl Defaults {
             structure_guidance: !request.no_structure_guidance,
             jitter: request.jitter.then_some(request.seed),
         })
+    }
+
+    /// The sizes of a request: what it says, else the model's default, else four times the training
+    /// size `native`; `unit` pixels to a latent.
+    pub fn size(&self, request: &Request, native: u32, unit: u32) -> Result<SizePlan> {
+        let stages = request.stages.unwrap_or(DEFAULT_STAGES).min(MAX_STAGES);
+        let side = |asked: Option<u32>, default: Option<u32>| {
+            asked.or(default).unwrap_or_else(|| native.saturating_mul(1 << stages))
+        };
+        SizePlan::new(
+            side(request.width, self.width),
+            side(request.height, self.height),
+            native,
+            unit,
+            request.stages,
+        )
     }
 
     /// The guidance scale for a request.

@@ -148,7 +148,7 @@ fn unet(model: &Model, case: &Case) -> Result<Outputs> {
         added.extend(net.added_values(pooled, ids)?);
     }
     let dtype = model.precision.dtype();
-    let mut g = Graph::new(model.engine.caps().clone());
+    let mut g = Graph::new(model.engine()?.caps().clone());
     let x = g.input("sample", shape, dtype);
     let conditioning = Conditioning {
         time: g.input("time", Shape::matrix(batch, net.config.channels[0]), DType::F32),
@@ -164,7 +164,7 @@ fn unet(model: &Model, case: &Case) -> Result<Outputs> {
         (conditioning.added, added),
         (conditioning.context, context.to_vec()),
     ];
-    run_graph(&model.engine, g, &unet.slabs, &inputs, y, "sample")
+    run_graph(model.engine()?, g, &unet.slabs, &inputs, y, "sample")
 }
 
 fn vae_encoder(model: &Model, case: &Case) -> Result<Outputs> {
@@ -173,8 +173,14 @@ fn vae_encoder(model: &Model, case: &Case) -> Result<Outputs> {
     let shape = picture(dims)?;
     let encoder = model.vae_encoder()?;
     let config = model.vae_config()?;
-    let mean =
-        encode_raw(&model.engine, &encoder, &to_rows(image, shape), shape, None, &mut |_| Ok(()))?;
+    let mean = encode_raw(
+        model.engine()?,
+        &encoder,
+        &to_rows(image, shape),
+        shape,
+        None,
+        &mut |_| Ok(()),
+    )?;
     let factor = config.factor();
     let (h, w) = (shape.height / factor, shape.width / factor);
     let (dims, planes) = to_planes(&mean, Shape::new(shape.batch, h, w, config.latent_channels));
@@ -188,7 +194,7 @@ fn vae_decoder(model: &Model, case: &Case) -> Result<Outputs> {
     let decoder = model.vae_decoder()?;
     let config = model.vae_config()?;
     let (image, _) =
-        decode_raw(&model.engine, &decoder, &to_rows(latents, shape), shape, &mut |_| Ok(()))?;
+        decode_raw(model.engine()?, &decoder, &to_rows(latents, shape), shape, &mut |_| Ok(()))?;
     let factor = config.factor();
     let full =
         Shape::new(shape.batch, factor * shape.height, factor * shape.width, config.image_channels);
@@ -207,7 +213,7 @@ fn clip_text(model: &Model, case: &Case) -> Result<Outputs> {
     let ids = case.ids("input_ids")?;
     let encoder = model.clip(&params.subfolder)?;
     let rows: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
-    let states = encode_text(&model.engine, &encoder, &rows, &mut |_| Ok(()))?;
+    let states = encode_text(model.engine()?, &encoder, &rows, &mut |_| Ok(()))?;
     let (batch, tokens, width) =
         (ids.len(), ids.first().map_or(0, Vec::len), encoder.net.config.width as usize);
     let all = |f: &dyn Fn(usize) -> Vec<f32>| (0..batch).flat_map(f).collect::<Vec<f32>>();
@@ -299,7 +305,7 @@ fn pipeline(model: &Model, case: &Case) -> Result<Outputs> {
     let denoiser =
         Sdxl::open(model.clone(), false)?.denoiser_of(embeddings, p.guidance_scale, &size)?;
     let cascade =
-        Cascade { gpu: &model.engine, denoiser: Box::new(denoiser), codec: &mut codec, options };
+        Cascade { gpu: model.engine()?, denoiser: Box::new(denoiser), codec: &mut codec, options };
     let mut stages = Stages::default();
     cascade.run(&size, &mut |stage, _, _| noises[stage as usize].clone(), &mut stages)?;
     Ok(stages.0)

@@ -10,9 +10,10 @@ use serde_json::Value;
 pub use denoiser::SdxlDenoiser;
 pub use text::{PromptIds, TextEmbedding, TextStates, embed, encode_text, tokenize};
 
-use super::family::{Family, Prompts};
+use super::family::{Encoder, Family, Prompts};
 use super::model::{Loaded, Model};
 use crate::error::{Error, Result};
+use crate::gpu::Caps;
 use crate::models::sdxl_unet::Unet;
 use crate::sampling::{EulerDiscrete, Schedule};
 use crate::scalediff::{Denoiser, Event, Progress, SizePlan};
@@ -126,5 +127,28 @@ impl Family for Sdxl {
         let embeddings = self.embeddings(prompts, progress)?;
         progress.event(Event::Loading("denoiser"))?;
         Ok(Box::new(self.denoiser_of(embeddings, prompts.guidance, size)?))
+    }
+
+    fn encoder_graphs(&self, caps: &Caps, guidance: f32) -> Result<Vec<Encoder>> {
+        let prompts = if guidance > 1.0 { 2 } else { 1 };
+        let one = |name: &str| {
+            let encoder = self.model.clip(name)?;
+            let tokens = encoder.net.config.positions;
+            let (graph, ..) = text::record_text(caps, &encoder.net, prompts, tokens)?;
+            Ok(Encoder { name: name.to_owned(), graph, weight_bytes: encoder.slabs.bytes() })
+        };
+        ["text_encoder", "text_encoder_2"].into_iter().map(one).collect()
+    }
+
+    fn blank_denoiser(&mut self, guidance: f32, size: &SizePlan) -> Result<Box<dyn Denoiser>> {
+        let unet = self.model.unet_config()?;
+        let tokens = self.model.clip_config("text_encoder")?.positions;
+        let blank = TextEmbedding {
+            context: vec![0.0; (tokens * unet.context_dim) as usize],
+            pooled: vec![0.0; unet.added_dim.saturating_sub(6 * unet.time_id_dim) as usize],
+            tokens,
+        };
+        let branches = if guidance > 1.0 { 2 } else { 1 };
+        Ok(Box::new(self.denoiser_of(vec![blank; branches], guidance, size)?))
     }
 }

@@ -1,11 +1,11 @@
 //! Prompts to what the U-Net reads: two tokenizers, two CLIP text encoders.
 
 use crate::error::{Error, Result};
-use crate::gpu::Gpu;
+use crate::gpu::{Caps, Gpu};
 use crate::graph::{Graph, Plan, Pulse};
-use crate::models::text::{ClipEncoder, ClipTokenizer};
+use crate::models::text::{ClipEncoder, ClipOutputs, ClipTokenizer};
 use crate::pipeline::model::{Loaded, Model};
-use crate::tensor::{DType, Shape};
+use crate::tensor::{DType, Shape, Tensor};
 use crate::weights::ModelFiles;
 
 /// Token ids of one prompt for both encoders.
@@ -57,7 +57,7 @@ pub fn tokenize(files: &ModelFiles, prompt: &str) -> Result<PromptIds> {
 pub fn embed(model: &Model, prompts: &[PromptIds], pulse: Pulse) -> Result<Vec<TextEmbedding>> {
     let mut encode = |folder: &str, ids: Vec<&[u32]>, from: f64| {
         let encoder = model.clip(folder)?;
-        encode_text(&model.engine, &encoder, &ids, &mut |share| pulse(from + share / 2.0))
+        encode_text(model.engine()?, &encoder, &ids, &mut |share| pulse(from + share / 2.0))
     };
     let a = encode("text_encoder", prompts.iter().map(|p| p.first.as_slice()).collect(), 0.0)?;
     let b = encode("text_encoder_2", prompts.iter().map(|p| p.second.as_slice()).collect(), 0.5)?;
@@ -88,6 +88,25 @@ pub struct TextStates {
     pub projected: Option<Vec<f32>>,
 }
 
+/// The graph of a text encoder for some prompts; with its input and its outputs.
+pub(super) fn record_text(
+    caps: &Caps,
+    encoder: &ClipEncoder,
+    prompts: u32,
+    tokens: u32,
+) -> Result<(Graph, Tensor, ClipOutputs)> {
+    let mut g = Graph::new(caps.clone());
+    let shape = Shape::tokens(prompts, tokens, encoder.config.width);
+    let x = g.input("embeddings", shape, DType::F32);
+    let outputs = g.scope("text_encoder", |g| encoder.forward(g, x))?;
+    for tensor in
+        [Some(outputs.penultimate), Some(outputs.normed), outputs.projected].into_iter().flatten()
+    {
+        g.output(tensor);
+    }
+    Ok((g, x, outputs))
+}
+
 /// Runs a text encoder on rows of ids of equal length.
 pub fn encode_text(
     gpu: &Gpu,
@@ -101,15 +120,7 @@ pub fn encode_text(
     for row in ids {
         embedded.extend(encoder.net.embed(row)?);
     }
-    let mut g = Graph::new(gpu.caps().clone());
-    let shape = Shape::tokens(ids.len() as u32, tokens as u32, config.width);
-    let x = g.input("embeddings", shape, DType::F32);
-    let outputs = g.scope("text_encoder", |g| encoder.net.forward(g, x))?;
-    for tensor in
-        [Some(outputs.penultimate), Some(outputs.normed), outputs.projected].into_iter().flatten()
-    {
-        g.output(tensor);
-    }
+    let (g, x, outputs) = record_text(gpu.caps(), &encoder.net, ids.len() as u32, tokens as u32)?;
     let plan = Plan::compile(gpu, &g, &encoder.slabs)?;
     plan.write(gpu, x, &embedded)?;
     plan.run(gpu, pulse)?;

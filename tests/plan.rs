@@ -1,0 +1,70 @@
+//! Null ring: what full-size SDXL needs, from its configs alone.
+
+use std::path::Path;
+
+use scalediff::gpu::{Caps, Limits};
+use scalediff::pipeline::{Phase, Precision, Request, plan};
+use scalediff::weights::ModelFiles;
+
+fn sdxl(limits: &str, request: Request) -> Vec<Phase> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/configs/sdxl-base-1.0");
+    let limits = Limits::WEBGPU.replaced_by(limits).unwrap();
+    let files = ModelFiles::open(&folder).unwrap();
+    plan(&files, Precision::F16, &Caps { limits, ..Caps::FLOOR }, &request).unwrap()
+}
+
+/// TFLOP of one U-Net forward of one sample, the last stage.
+fn unet_tflop(phases: &[Phase]) -> f64 {
+    let p = phases.iter().rfind(|p| p.name.contains("denoise")).unwrap();
+    p.flops as f64 / f64::from(p.branches) / 1e12
+}
+
+/// Known totals: the sums over all layers by hand, 2 per multiply-add.
+#[test]
+fn the_work_of_full_size_sdxl_is_what_its_layers_add_up_to() {
+    for (side, full, want) in [
+        (1024, false, 6.76),
+        (2048, false, 26.9),
+        (2048, true, 35.9),
+        (4096, false, 107.4),
+        (4096, true, 287.8),
+    ] {
+        let request = Request {
+            width: Some(side),
+            height: Some(side),
+            full_attention: full,
+            ..Request::default()
+        };
+        let got = unet_tflop(&sdxl("webgpu", request));
+        assert!((got / want - 1.0).abs() < 0.03, "{side}, full {full}: {got} TFLOP, not {want}");
+    }
+}
+
+#[test]
+fn every_op_of_a_4096_picture_fits_every_profile_of_limits() {
+    for limits in ["webgpu", "binding=2147483647,buffer=2147483647", "binding=128MiB,buffer=2GiB"] {
+        let profile = Limits::WEBGPU.replaced_by(limits).unwrap();
+        let phases = sdxl(limits, Request::default());
+        assert_eq!(phases.iter().filter(|p| p.name.starts_with("stage")).count(), 8);
+        for p in &phases {
+            assert!(p.largest_binding <= profile.binding_bytes, "{limits}: {}", p.name);
+            assert!(p.largest_buffer <= profile.buffer_bytes, "{limits}: {}", p.name);
+            assert!(p.live_bytes <= p.activation_bytes, "{limits}: {}", p.name);
+        }
+        // The U-Net: 2.57 billion weights in f16, and what the official code was seen to need.
+        let unet = phases.iter().rfind(|p| p.name.contains("denoise")).unwrap();
+        assert!((4.7..4.9).contains(&(unet.weight_bytes as f64 / (1u64 << 30) as f64)));
+        assert!(unet.peak_bytes() < 12 << 30, "{limits}: {}", unet.peak_bytes());
+    }
+}
+
+#[test]
+fn what_cannot_fit_is_an_error_that_names_the_op() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/configs/sdxl-base-1.0");
+    let files = ModelFiles::open(&folder).unwrap();
+    let limits = Limits::WEBGPU.replaced_by("binding=64KiB").unwrap();
+    let caps = Caps { limits, ..Caps::FLOOR };
+    let error = plan(&files, Precision::F16, &caps, &Request::default()).unwrap_err();
+    assert!(error.to_string().contains("text_encoder"), "{error}");
+    assert!(error.hint().is_some());
+}
