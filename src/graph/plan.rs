@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::layout::{Layout, Piece, Source};
 use super::record::{Graph, Op};
+use super::replay::Pulse;
 use super::rows::{decode_rows, encode_rows};
 use super::split::Chunk;
 use crate::error::{Error, Result};
@@ -78,6 +79,25 @@ impl Plan {
         let cost = steps.iter().map(Step::cost).sum();
         let ops = graph.ops.iter().map(|op| (op.label.clone(), op.flops)).collect();
         Ok(Self { steps, ops, places, buffer_bytes: layout.buffer_bytes(), cost })
+    }
+
+    /// Compiles, writes `inputs` and runs: for what is computed a single time.
+    ///
+    /// # Errors
+    /// As [`Plan::compile`] and [`Plan::run`].
+    pub fn once(
+        gpu: &Gpu,
+        graph: &Graph,
+        slabs: &Slabs,
+        inputs: &[(Tensor, Vec<f32>)],
+        pulse: Pulse,
+    ) -> Result<Self> {
+        let plan = Self::compile(gpu, graph, slabs)?;
+        for (tensor, values) in inputs {
+            plan.write(gpu, *tensor, values)?;
+        }
+        plan.run(gpu, pulse)?;
+        Ok(plan)
     }
 
     /// Bytes of all activation buffers.

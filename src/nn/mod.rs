@@ -5,8 +5,10 @@ mod attention;
 mod conv;
 mod linear;
 mod norm;
+mod resnet;
 
 pub use attention::{CrossAttention, ProjectionNames, SelfAttention};
 pub use conv::Conv2d;
 pub use linear::{GatedLinear, Linear};
 pub use norm::{GroupNorm, LayerNorm};
+pub use resnet::ResnetBlock;

@@ -84,9 +84,7 @@ pub fn decode_raw(
     pulse: Pulse,
 ) -> Result<(Vec<f32>, DeviceTensor)> {
     let (g, z, image) = record_decoder(gpu.caps(), &decoder.net, shape)?;
-    let plan = Plan::compile(gpu, &g, &decoder.slabs)?;
-    plan.write(gpu, z, latents)?;
-    plan.run(gpu, pulse)?;
+    let plan = Plan::once(gpu, &g, &decoder.slabs, &[(z, latents.to_vec())], pulse)?;
     Ok((plan.read(gpu, image)?, plan.device_tensor(image)?))
 }
 
@@ -100,14 +98,9 @@ pub fn encode_raw(
     to: Option<(u32, u32)>,
     pulse: Pulse,
 ) -> Result<Vec<f32>> {
-    let (g, x, mean, fixed) = record_encoder(gpu.caps(), &encoder.net, shape, to)?;
-    let plan = Plan::compile(gpu, &g, &encoder.slabs)?;
-    plan.write(gpu, x, image)?;
-    for (tensor, values) in &fixed {
-        plan.write(gpu, *tensor, values)?;
-    }
-    plan.run(gpu, pulse)?;
-    plan.read(gpu, mean)
+    let (g, x, mean, mut fixed) = record_encoder(gpu.caps(), &encoder.net, shape, to)?;
+    fixed.push((x, image.to_vec()));
+    Plan::once(gpu, &g, &encoder.slabs, &fixed, pulse)?.read(gpu, mean)
 }
 
 impl Codec for VaeCodec {

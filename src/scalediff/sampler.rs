@@ -209,11 +209,7 @@ pub(super) fn restart(
     let start = lift(&mut g, full, Some(reference), Some(noise), None, noising)?;
     g.output(low);
     g.output(start);
-    let plan = Plan::compile(gpu, &g, &Slabs::new())?;
-    for (tensor, values) in &fixed {
-        plan.write(gpu, *tensor, values)?;
-    }
-    plan.run(gpu, &mut |_| Ok(()))?;
+    let plan = Plan::once(gpu, &g, &Slabs::new(), &fixed, &mut |_| Ok(()))?;
     let values = plan.read(gpu, start)?;
     let latents =
         Latents { height: full.height, width: full.width, channels: full.channels, values };

@@ -104,11 +104,7 @@ fn run_graph(
     name: &str,
 ) -> Result<Outputs> {
     g.output(output);
-    let plan = Plan::compile(gpu, &g, slabs)?;
-    for (tensor, values) in inputs {
-        plan.write(gpu, *tensor, values)?;
-    }
-    plan.run(gpu, &mut |_| Ok(()))?;
+    let plan = Plan::once(gpu, &g, slabs, inputs, &mut |_| Ok(()))?;
     let (shape, values) = to_planes(&plan.read(gpu, output)?, output.shape);
     Ok(one(name, shape, values))
 }
@@ -373,11 +369,7 @@ fn npa_attention(gpu: &Gpu, precision: Precision, case: &Case) -> Result<Outputs
     let slice = |i: usize| Slice { tensor: inputs[i].0, column: 0 };
     let o = attention::record(&mut g, slice(0), slice(1), slice(2), heads, scope, DType::F32)?;
     g.output(o);
-    let plan = Plan::compile(gpu, &g, &Slabs::new())?;
-    for (tensor, values) in &inputs {
-        plan.write(gpu, *tensor, values)?;
-    }
-    plan.run(gpu, &mut |_| Ok(()))?;
+    let plan = Plan::once(gpu, &g, &Slabs::new(), &inputs, &mut |_| Ok(()))?;
     let rows = plan.read(gpu, o)?;
     let (h, l, d) = (heads.count as usize, (p.height * p.width) as usize, heads.dim as usize);
     let mut values = vec![0.0; rows.len()];

@@ -5,7 +5,6 @@ mod config;
 mod unet;
 mod windows;
 
-pub use blocks::ResnetBlock;
 pub use config::UnetConfig;
 pub use unet::{Conditioning, Unet};
 pub use windows::{Draw, Windows};

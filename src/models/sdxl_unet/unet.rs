@@ -1,6 +1,6 @@
 //! The network: down, mid, up, with skips joined on channels and never copied.
 
-use super::blocks::{ResnetBlock, Transformer};
+use super::blocks::Transformer;
 use super::config::UnetConfig;
 use super::windows::Windows;
 use crate::error::Result;
@@ -8,7 +8,7 @@ use crate::graph::Graph;
 use crate::kernels::matmul::Activation;
 use crate::kernels::silu;
 use crate::models::embed::sinusoids;
-use crate::nn::{Conv2d, GroupNorm, Linear};
+use crate::nn::{Conv2d, GroupNorm, Linear, ResnetBlock};
 use crate::tensor::{DType, Tensor};
 use crate::weights::Weights;
 

@@ -3,8 +3,8 @@
 use super::{EPS, Mid, VaeConfig};
 use crate::error::Result;
 use crate::graph::Graph;
-use crate::models::sdxl_unet::ResnetBlock;
-use crate::nn::{Conv2d, GroupNorm};
+
+use crate::nn::{Conv2d, GroupNorm, ResnetBlock};
 use crate::tensor::{DType, Tensor};
 use crate::weights::Weights;
 

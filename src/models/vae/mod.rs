@@ -14,8 +14,8 @@ pub use encoder::Encoder;
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::kernels::attention::AttentionScope;
-use crate::models::sdxl_unet::ResnetBlock;
-use crate::nn::{GroupNorm, ProjectionNames, SelfAttention};
+
+use crate::nn::{GroupNorm, ProjectionNames, ResnetBlock, SelfAttention};
 use crate::tensor::Tensor;
 use crate::weights::Weights;
 

@@ -121,9 +121,7 @@ pub fn encode_text(
         embedded.extend(encoder.net.embed(row)?);
     }
     let (g, x, outputs) = record_text(gpu.caps(), &encoder.net, ids.len() as u32, tokens as u32)?;
-    let plan = Plan::compile(gpu, &g, &encoder.slabs)?;
-    plan.write(gpu, x, &embedded)?;
-    plan.run(gpu, pulse)?;
+    let plan = Plan::once(gpu, &g, &encoder.slabs, &[(x, embedded)], pulse)?;
     let penultimate = plan.read(gpu, outputs.penultimate)?;
     let normed = plan.read(gpu, outputs.normed)?;
     let projected = outputs.projected.map(|t| plan.read(gpu, t)).transpose()?;
