@@ -1,10 +1,11 @@
 // The low band returns to full size and joins the update:
-//   y = a · x + b · x2 + g · U(low)      U: bilinear, half-pixel centres, clamped, no antialiasing
-//   low [items, low_h, low_w, channels] f32;  x, x2, y [items, h, w, channels] f32;  step [1, 8] f32: a, b, g at 4, 5, 6.
-// With (a, b, g) it is the low-pass itself (0, 0, 1), latent frequency mixing (1, 0, 1), structure
-// guidance fused with the Euler step, or the Euler step alone (g = 0): see latent.rs.
+//   y = a · x + b · x2 + c · x3 + g · U(low)      U: bilinear, half-pixel centres, clamped, no antialiasing
+//   low [items, low_h, low_w, channels] f32;  x, x2, x3, y [items, h, w, channels] f32;  step [1, 8] f32: a, b, g, c from 4 on.
+// Every operand is optional. It is the low-pass itself (g), latent frequency mixing (a, g), structure
+// guidance fused with a sampler's step (a, b, g), or the step alone; c is a sampler's third term.
 #bind read x
 #bind read x2
+#bind read x3
 #bind read low
 #bind read step
 #bind write y
@@ -12,7 +13,7 @@
 struct Params {
     first_group: u32,
     lanes: u32,   // rows of this launch × c4
-    row0: u32,    // first row of this launch; x, x2 and y are bound there
+    row0: u32,    // first row of this launch; x, x2, x3 and y are bound there
     channels: u32,
     h: u32,
     w: u32,
@@ -36,6 +37,7 @@ fn main(@builtin(local_invocation_index) lid: u32, @builtin(workgroup_id) wid: v
     var v = vec4<f32>(0.0);
     if (HAS_X) { v += step.x * load_x(lane); }
     if (HAS_X2) { v += step.y * load_x2(lane); }
+    if (HAS_X3) { v += step.w * load_x3(lane); }
     if (HAS_LOW) {
         let c4s = (params.channels + 3u) / 4u;
         let row = params.row0 + lane / c4s;

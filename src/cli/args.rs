@@ -6,6 +6,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::gpu::{GpuOptions, Tier};
 use crate::pipeline::{Precision, Request};
+use crate::sampling::{Rng, SamplerChoice};
 use crate::scalediff::Mask;
 
 /// High-resolution pictures without training, on any GPU: ScaleDiff in wgpu.
@@ -120,6 +121,15 @@ impl From<FilterArg> for Option<Mask> {
     }
 }
 
+/// How the noise levels are spaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SchedulerArg {
+    /// As the model's scheduler config says.
+    Default,
+    /// After Karras et al. (2022).
+    Karras,
+}
+
 #[derive(Debug, ClapArgs)]
 pub struct GenerateArgs {
     /// What the picture shows.
@@ -137,6 +147,9 @@ pub struct GenerateArgs {
     #[arg(short, long, value_name = "N", default_value_t = 1,
         value_parser = clap::value_parser!(u32).range(1..=9999))]
     pub batch_count: u32,
+    /// Whose random numbers: torch's on a CPU (ComfyUI, diffusers) or on CUDA (A1111's web UI).
+    #[arg(long, value_name = "cpu|cuda", default_value = "cpu")]
+    pub rng: Rng,
     /// The file to write, always PNG. %03d stands for the picture's number.
     #[arg(short, long, default_value = "scalediff.png")]
     pub output: PathBuf,
@@ -168,6 +181,18 @@ pub struct RequestArgs {
     /// How strongly the prompt guides; at most 1 means not at all.
     #[arg(long, visible_alias = "guidance-scale")]
     pub cfg_scale: Option<f32>,
+    /// Guide from this share of the steps on, 0 to 1.
+    #[arg(long, value_name = "SHARE")]
+    pub guidance_start: Option<f64>,
+    /// Guide up to this share of the steps; the others cost half.
+    #[arg(long, value_name = "SHARE")]
+    pub guidance_stop: Option<f64>,
+    /// euler, euler_a, ddim, dpm++2m, or A1111's name. Default: as the model's scheduler config says.
+    #[arg(long, visible_alias = "sampler", value_name = "NAME")]
+    pub sampling_method: Option<SamplerChoice>,
+    /// How the noise levels are spaced.
+    #[arg(long, value_enum, default_value = "default")]
+    pub scheduler: SchedulerArg,
     /// How often the size is doubled. Default: as often as the size calls for.
     #[arg(long)]
     pub stages: Option<u32>,
@@ -201,11 +226,16 @@ pub struct RequestArgs {
 impl RequestArgs {
     /// As the library takes them, with an empty prompt.
     pub fn request(&self) -> Request {
+        let choice = self.sampler();
         Request {
             width: self.width,
             height: self.height,
             steps: self.steps,
             cfg_scale: self.cfg_scale,
+            guidance_start: self.guidance_start,
+            guidance_stop: self.guidance_stop,
+            sampler: choice.sampler,
+            karras: choice.karras,
             stages: self.stages,
             restart_ratio: self.restart_ratio,
             scale_factor: self.scale_factor,
@@ -226,6 +256,15 @@ pub struct PlanArgs {
     pub request: RequestArgs,
     #[command(flatten)]
     pub device: DeviceArgs,
+}
+
+impl RequestArgs {
+    /// The sampler and whether its schedule is Karras', which the sampler's name may say too.
+    pub fn sampler(&self) -> SamplerChoice {
+        let named = self.sampling_method.unwrap_or_default();
+        let karras = named.karras || self.scheduler == SchedulerArg::Karras;
+        SamplerChoice { karras, ..named }
+    }
 }
 
 #[derive(Debug, ClapArgs)]

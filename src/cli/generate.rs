@@ -55,6 +55,7 @@ fn request(args: &GenerateArgs, seed: u64) -> Request {
         prompt: args.prompt.clone(),
         negative_prompt: args.negative_prompt.clone(),
         seed,
+        rng: args.rng,
         ..args.request.request()
     }
 }

@@ -34,9 +34,10 @@ pub struct StepCoefficients {
     pub c_out: f32,
     /// Guidance scale.
     pub cfg: f32,
-    /// `lift`: y = `a` · x + `b` · x2 + `g` · U(low).
+    /// `lift`: y = `a` · x + `b` · x2 + `c` · x3 + `g` · U(low).
     pub a: f32,
     pub b: f32,
+    pub c: f32,
     pub g: f32,
 }
 
@@ -46,7 +47,7 @@ impl StepCoefficients {
 
     /// The values of that tensor.
     pub fn values(&self) -> [f32; 8] {
-        [self.c_in, self.c_x, self.c_out, self.cfg, self.a, self.b, self.g, 0.0]
+        [self.c_in, self.c_x, self.c_out, self.cfg, self.a, self.b, self.g, self.c]
     }
 }
 
@@ -268,36 +269,40 @@ pub fn resample(
 }
 
 /// Variant of `lift`.
-pub fn choose_lift(caps: &Caps, x: bool, x2: bool, low: bool) -> Variant {
+pub fn choose_lift(caps: &Caps, [x, x2, x3]: [bool; 3], low: bool) -> Variant {
     let f32 = caps.elem(DType::F32);
     Variant::new()
         .num("WG", WG)
         .flag("HAS_X", x)
         .flag("HAS_X2", x2)
+        .flag("HAS_X3", x3)
         .flag("HAS_LOW", low)
         .elem("x", f32)
         .elem("x2", f32)
+        .elem("x3", f32)
         .elem("low", f32)
         .elem("step", f32)
         .elem("y", f32)
 }
 
-/// Records `y = a·x + b·x2 + g·U(low)` at size `shape`, with a, b, g from `step`.
+/// Records `y = a·x + b·x2 + c·x3 + g·U(low)` at size `shape`; `terms` are x, x2 and x3, `step` holds
+/// the [`StepCoefficients`].
 pub fn lift(
     g: &mut Graph,
     shape: Shape,
-    x: Option<Tensor>,
-    x2: Option<Tensor>,
+    terms: [Option<Tensor>; 3],
     low: Option<Tensor>,
     step: Tensor,
 ) -> Result<Tensor> {
     let y = g.tensor(shape, DType::F32);
     check_lanes(g, y)?;
     let (low_h, low_w) = low.map_or((1, 1), |t| (t.shape.height, t.shape.width));
-    let variant = choose_lift(g.caps(), x.is_some(), x2.is_some(), low.is_some());
+    let [x, x2, x3] = terms;
+    let variant = choose_lift(g.caps(), terms.map(|t| t.is_some()), low.is_some());
     g.op(&LIFT, variant)
         .read_opt(x, Window::Rows)
         .read_opt(x2, Window::Rows)
+        .read_opt(x3, Window::Rows)
         .read_opt(low, Window::Whole)
         .read(step, Window::Whole)
         .write(y, Window::Rows)

@@ -7,7 +7,7 @@ use super::sdxl::Sdxl;
 use crate::error::{Error, Result};
 use crate::gpu::Caps;
 use crate::graph::Graph;
-use crate::sampling::Schedule;
+use crate::sampling::{SamplerChoice, Schedule};
 use crate::scalediff::{Denoiser, Progress, SizePlan};
 
 /// What the pipeline asks of a family: everything before the cascade and the autoencoder.
@@ -16,7 +16,7 @@ pub(super) trait Family: Send {
     fn native_size(&self) -> u32;
 
     /// The schedule for a number of steps; also tells whether that number can be run.
-    fn schedule(&self, steps: usize) -> Result<Schedule>;
+    fn schedule(&self, choice: SamplerChoice, steps: usize) -> Result<Schedule>;
 
     /// Encodes the prompts, releases the encoders, then loads the denoiser.
     fn denoiser(

@@ -8,7 +8,7 @@ use super::picture::{DevicePicture, Picture};
 use super::request::{Defaults, Request};
 use crate::error::{Error, Result};
 use crate::gpu::Engine;
-use crate::sampling::{TorchRng, stream_seed};
+use crate::sampling::Noise;
 use crate::scalediff::{Cascade, Event, Progress, StageResult};
 use crate::tensor::DType;
 use crate::weights::ModelFiles;
@@ -101,7 +101,7 @@ impl Pipeline {
         let guidance = self.defaults.cfg_scale(request)?;
         let options = self.defaults.options(request)?;
         options.check()?;
-        self.family.schedule(options.steps)?;
+        let schedule = self.family.schedule(request.sampler_choice(), options.steps)?;
         let vae = self.model.vae_config()?;
         let native = self.family.native_size();
         let size = self.defaults.size(request, native, vae.factor())?;
@@ -116,16 +116,13 @@ impl Pipeline {
         };
         codec.keep_picture = keep_picture;
 
-        let (seed, channels) = (request.seed, vae.latent_channels);
-        let mut noise = |stage: u32, h: u32, w: u32| {
-            let stream = match stage {
-                0 => seed,
-                stage => stream_seed(seed, &format!("noise.{stage}")),
-            };
-            let planes = TorchRng::new(stream).randn((channels * h * w) as usize);
+        let channels = vae.latent_channels;
+        let mut noise = |noise: Noise, h: u32, w: u32| {
+            let planes = request.rng.randn(noise.seed(request.seed), (channels * h * w) as usize);
             channels_last(&planes, channels as usize)
         };
-        let cascade = Cascade { gpu: &self.engine, denoiser, codec: &mut codec, options };
+        let gpu = &self.engine;
+        let cascade = Cascade { gpu, denoiser, codec: &mut codec, schedule, options };
         let last = cascade.run(&size, &mut noise, progress)?;
         let picture = codec.picture.take();
         self.codec = self.keep_loaded.then_some(codec);

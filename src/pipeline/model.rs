@@ -8,7 +8,7 @@ use crate::models::config::Config;
 use crate::models::sdxl_unet::{Unet, UnetConfig};
 use crate::models::text::{ClipConfig, ClipEncoder};
 use crate::models::vae::{Decoder, Encoder, VaeConfig};
-use crate::sampling::EulerDiscrete;
+use crate::sampling::{SamplerChoice, Scheduler};
 use crate::tensor::DType;
 use crate::weights::{Checkpoint, Loader, ModelFiles, Weights};
 
@@ -146,9 +146,10 @@ impl Model {
         self.load("vae", "diffusion_pytorch_model", |w| Decoder::load(w, &config))
     }
 
-    /// `scheduler/scheduler_config.json`.
-    pub fn scheduler(&self) -> Result<EulerDiscrete> {
+    /// `scheduler/scheduler_config.json`, with the request's say on the sampler.
+    pub fn scheduler(&self, choice: SamplerChoice) -> Result<Scheduler> {
         let file = "scheduler/scheduler_config.json";
-        EulerDiscrete::from_config(&self.files.read_json::<Value>(file)?).map_err(|e| e.at(file))
+        Scheduler::from_config(&self.files.read_json::<Value>(file)?, choice)
+            .map_err(|e| e.at(file))
     }
 }

@@ -100,6 +100,7 @@ pub fn plan(
     let defaults = Defaults::of(files)?;
     let (options, guidance) = (defaults.options(request)?, defaults.cfg_scale(request)?);
     options.check()?;
+    let sampler = family.schedule(request.sampler_choice(), options.steps)?.sampler;
     let vae = model.vae_config()?;
     let size = defaults.size(request, family.native_size(), vae.factor())?;
 
@@ -135,13 +136,14 @@ pub fn plan(
         };
         let low =
             (stage > 0 && options.structure_guidance).then_some((options.filter, &[] as &[f32]));
-        let step = StepGraph::record(caps, denoiser.as_ref(), latents, attention, low)?;
+        let (d, branches) = (denoiser.as_ref(), denoiser.branches());
+        let step = StepGraph::record(caps, d, latents, attention, low, sampler, branches)?;
         let name = format!("stage {stage}, denoise {width}×{height}");
         let phase = Phase::new(name, &step.graph, caps, denoiser_bytes)?;
         let replays = options.steps - if stage > 0 { skipped } else { 0 };
         phases.push(Phase {
             replays: replays as u64,
-            branches: denoiser.branches(),
+            branches,
             resident_bytes: codec_bytes,
             ..phase
         });

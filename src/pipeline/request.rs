@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::sampling::{Rng, Sampler, SamplerChoice};
 use crate::scalediff::{CascadeOptions, Filter, MAX_STAGES, Mask, SizePlan};
 use crate::weights::ModelFiles;
 
@@ -24,8 +25,18 @@ pub struct Request {
     pub steps: Option<usize>,
     /// Guidance scale, 0 to 1000; at most 1 means no guidance. Default: the model's, else 7.5.
     pub cfg_scale: Option<f32>,
-    /// Any number; as in torch only the low 32 bits count for the first stage. Default: 0.
+    /// Guidance works from this share of the steps on, 0 to 1. Default: 0.
+    pub guidance_start: Option<f64>,
+    /// Guidance works up to this share of the steps, 0 to 1; the other steps cost half. Default: 1.
+    pub guidance_stop: Option<f64>,
+    /// How latents go from one noise level to the next. Default: as the model's scheduler config says.
+    pub sampler: Option<Sampler>,
+    /// Noise levels spaced after Karras et al. (2022). Default `false`: as the model's scheduler config says.
+    pub karras: bool,
+    /// Any number; of a CPU's seed only the low 32 bits count for the first stage, as in torch. Default: 0.
     pub seed: u64,
+    /// Whose random numbers the seed begins. Default: `cpu`.
+    pub rng: Rng,
     /// Doublings after the first stage, 0 to 6. Default: as often as the picture is twice the training size.
     pub stages: Option<u32>,
     /// Share of the steps that later stages run, above 0 and at most 1. Default: the model's, else 0.4.
@@ -47,6 +58,13 @@ pub struct Request {
     pub no_structure_guidance: bool,
     /// Shift the patches at random, per layer and step (the paper's optional window shifting). Default `false`.
     pub jitter: bool,
+}
+
+impl Request {
+    /// What it says about the sampler.
+    pub fn sampler_choice(&self) -> SamplerChoice {
+        SamplerChoice { sampler: self.sampler, karras: self.karras }
+    }
 }
 
 /// A model's default settings: the paper's, or what its `scalediff.json` says.
@@ -118,6 +136,8 @@ impl Defaults {
             patches: !request.full_attention,
             frequency_mixing: !request.no_frequency_mixing,
             structure_guidance: !request.no_structure_guidance,
+            guidance_start: request.guidance_start.unwrap_or(0.0),
+            guidance_stop: request.guidance_stop.unwrap_or(1.0),
             jitter: request.jitter.then_some(request.seed),
         })
     }

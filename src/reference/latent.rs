@@ -24,10 +24,10 @@ pub fn predict_x0(x: &[f32], model: &[f32], step: &StepCoefficients) -> Vec<f32>
     (0..x.len()).map(one).collect()
 }
 
-/// `a · x + b · x2 + g · U(low)` at size `shape`; absent operands are empty.
+/// `a · x + b · x2 + c · x3 + g · U(low)` at size `shape`; absent operands are empty.
 pub fn lift(
     shape: Shape,
-    (x, x2): (&[f32], &[f32]),
+    [x, x2, x3]: [&[f32]; 3],
     (low, low_shape): (&[f32], Shape),
     step: &StepCoefficients,
 ) -> Vec<f32> {
@@ -38,7 +38,7 @@ pub fn lift(
     let part = |v: &[f32], k: f32, i: usize| v.get(i).map_or(0.0, |v| f64::from(k) * f64::from(*v));
     (0..shape.elems() as usize)
         .map(|i| {
-            let sum = part(x, step.a, i) + part(x2, step.b, i);
+            let sum = part(x, step.a, i) + part(x2, step.b, i) + part(x3, step.c, i);
             (sum + raised.get(i).map_or(0.0, |v| f64::from(step.g) * v)) as f32
         })
         .collect()

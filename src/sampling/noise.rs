@@ -1,7 +1,15 @@
-//! Random numbers as torch draws them on a CPU: the same seed gives the same picture as a PyTorch pipeline.
+//! Named streams of random numbers, and torch's CPU generator: the same seed gives the same picture as a
+//! PyTorch pipeline.
 //!
-//! The uniforms (MT19937) are bit-exact. The normals agree within 4e-6: torch's vectorised builds evaluate
+//! Its uniforms (MT19937) are bit-exact. The normals agree within 4e-6: torch's vectorised builds evaluate
 //! `log`, `sin` and `cos` with their own polynomials and differ among themselves by 2e-6.
+
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::philox::Philox;
+use crate::error::Error;
 
 /// Length of the Mersenne Twister's state, in words.
 const STATE: usize = 624;
@@ -19,6 +27,64 @@ pub fn stream_seed(seed: u64, name: &str) -> u64 {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
     seed ^ hash
+}
+
+/// Whose random numbers a run draws.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rng {
+    /// torch's on a CPU, as in ComfyUI and in diffusers with a CPU generator ([`TorchRng`]).
+    #[default]
+    Cpu,
+    /// torch's on CUDA, as in A1111's web UI ([`Philox`]).
+    Cuda,
+}
+
+impl Rng {
+    /// `n` standard normals of a stream.
+    pub fn randn(self, seed: u64, n: usize) -> Vec<f32> {
+        match self {
+            Self::Cpu => TorchRng::new(seed).randn(n),
+            Self::Cuda => Philox::new(seed).randn(n),
+        }
+    }
+}
+
+impl FromStr for Rng {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        match name {
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda),
+            _ => Err(Error::usage(format!("rng is {name:?}, expected \"cpu\" or \"cuda\""))),
+        }
+    }
+}
+
+/// What the cascade draws normals for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Noise {
+    /// The noise that a stage starts with.
+    Stage(u32),
+    /// The noise that an ancestral step adds.
+    Step {
+        /// The stage, 0 for the base.
+        stage: u32,
+        /// The step, counted from the first stage's first.
+        step: usize,
+    },
+}
+
+impl Noise {
+    /// The seed of its stream.
+    pub fn seed(self, seed: u64) -> u64 {
+        match self {
+            Self::Stage(0) => seed,
+            Self::Stage(stage) => stream_seed(seed, &format!("noise.{stage}")),
+            Self::Step { stage, step } => stream_seed(seed, &format!("ancestral.{stage}.{step}")),
+        }
+    }
 }
 
 /// torch's CPU generator: MT19937 and the spare value of the `f64` Box-Muller path.

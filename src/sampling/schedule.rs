@@ -1,15 +1,11 @@
-//! The discrete Euler schedule of SDXL: which noise levels a run visits, as diffusers computes them.
+//! Schedules: which noise levels a run visits, as diffusers computes them.
 //!
 //! `sigma` is a noise level (x = x₀ + sigma·noise), `timestep` the training step the model is told, `step` the
 //! index of a denoising step. Arithmetic follows diffusers' own widths (`f32` tables, `f64` interpolation),
 //! because `1 - alpha_cumprod` cancels: one rounding more or less moves the first sigmas by 1e-4.
 
-use serde_json::{Map, Value};
-
+use super::sampler::Sampler;
 use crate::error::{Error, Result};
-
-/// Bounds what a config can make us allocate; real models train with 1000.
-const MAX_TRAIN_STEPS: usize = 100_000;
 
 /// What the denoiser's output means, with `s` = sigma and `x` the unscaled sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +17,7 @@ pub enum PredictionType {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Spacing {
+pub(super) enum Spacing {
     Leading,
     Linspace,
     Trailing,
@@ -29,33 +25,40 @@ enum Spacing {
 
 /// Karras spacing of the sigmas; `None` takes the end of the run's own range.
 #[derive(Debug, Clone, Copy)]
-struct Karras {
-    sigma_min: Option<f64>,
-    sigma_max: Option<f64>,
+pub(super) struct Karras {
+    pub sigma_min: Option<f64>,
+    pub sigma_max: Option<f64>,
 }
 
-/// diffusers' `EulerDiscreteScheduler`, from its config.
+/// A sampler and the training's noise levels, from diffusers' `scheduler_config.json`.
 #[derive(Debug, Clone)]
-pub struct EulerDiscrete {
-    alphas_cumprod: Vec<f32>,
-    train_sigmas: Vec<f32>,
-    prediction: PredictionType,
-    spacing: Spacing,
-    steps_offset: i32,
-    karras: Option<Karras>,
+pub struct Scheduler {
+    pub(super) alphas_cumprod: Vec<f32>,
+    pub(super) train_sigmas: Vec<f32>,
+    pub(super) sampler: Sampler,
+    pub(super) prediction: PredictionType,
+    pub(super) spacing: Spacing,
+    pub(super) steps_offset: i32,
+    pub(super) karras: Option<Karras>,
+    /// DDIM's last step ends at 0 rather than at the first training level.
+    pub(super) ends_at_zero: bool,
 }
 
 /// The noise levels of one run of `N` steps.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schedule {
-    /// `N + 1` noise levels, falling; the last is 0. Step `i` goes from `sigmas[i]` to `sigmas[i + 1]`.
+    /// `N + 1` noise levels, falling; the last is 0. Step `i` starts at `sigmas[i]`.
     pub sigmas: Vec<f32>,
+    /// `N` noise levels that the steps end at: the next step's own, but for DDIM.
+    pub targets: Vec<f32>,
     /// `N` training timesteps, falling; not always integral.
     pub timesteps: Vec<f32>,
     /// What unit noise is multiplied by to start a run.
     pub init_noise_sigma: f32,
     /// What the denoiser's output means.
     pub prediction: PredictionType,
+    /// How a step combines what it has ([`Schedule::step`]).
+    pub sampler: Sampler,
 }
 
 /// The first step a restarted stage runs, `trunc(steps · (1 - ratio))`, at most `steps`.
@@ -66,56 +69,7 @@ pub fn restart_step(steps: usize, ratio: f64) -> usize {
     ((steps as f64 * (1.0 - ratio)) as usize).min(steps)
 }
 
-impl EulerDiscrete {
-    /// Reads a `scheduler_config.json`. Absent keys take diffusers' defaults, unknown keys are ignored.
-    ///
-    /// # Errors
-    /// When a known key has a value of the wrong type or one that is not supported; the message names both.
-    pub fn from_config(config: &Value) -> Result<Self> {
-        let map = config.as_object().ok_or_else(|| Error::model("expected a JSON object"))?;
-        let keys = Keys(map);
-        keys.choice("_class_name", "EulerDiscreteScheduler", &[("EulerDiscreteScheduler", ())])
-            .map_err(|e| {
-                e.with_hint("put an EulerDiscreteScheduler config in the scheduler folder")
-            })?;
-        keys.choice("interpolation_type", "linear", &[("linear", ())])?;
-        keys.choice("timestep_type", "discrete", &[("discrete", ())])?;
-        keys.choice("final_sigmas_type", "zero", &[("zero", ())])?;
-        for key in ["use_exponential_sigmas", "use_beta_sigmas", "rescale_betas_zero_snr"] {
-            if keys.flag(key)? {
-                return Err(keys.unsupported(key, "false"));
-            }
-        }
-        let (sigma_min, sigma_max) = (keys.number("sigma_min")?, keys.number("sigma_max")?);
-        let karras = keys.flag("use_karras_sigmas")?.then_some(Karras { sigma_min, sigma_max });
-        let prediction = keys.choice(
-            "prediction_type",
-            "epsilon",
-            &[("epsilon", PredictionType::Epsilon), ("v_prediction", PredictionType::VPrediction)],
-        )?;
-        let spacing = keys.choice(
-            "timestep_spacing",
-            "linspace",
-            &[
-                ("leading", Spacing::Leading),
-                ("linspace", Spacing::Linspace),
-                ("trailing", Spacing::Trailing),
-            ],
-        )?;
-        let steps_offset = keys.integer("steps_offset", 0, 0..=MAX_TRAIN_STEPS)? as i32;
-        let betas = betas(&keys)?;
-        keys.log_unknown();
-
-        let mut product = 1.0_f64;
-        let cumulate = |beta: &f32| {
-            product *= f64::from(1.0 - beta);
-            product as f32
-        };
-        let alphas_cumprod: Vec<f32> = betas.iter().map(cumulate).collect();
-        let train_sigmas = alphas_cumprod.iter().map(|a| ((1.0 - a) / a).sqrt()).collect();
-        Ok(Self { alphas_cumprod, train_sigmas, prediction, spacing, steps_offset, karras })
-    }
-
+impl Scheduler {
     /// The product of `1 - beta` up to each training timestep.
     pub fn alphas_cumprod(&self) -> &[f32] {
         &self.alphas_cumprod
@@ -126,45 +80,66 @@ impl EulerDiscrete {
         self.prediction
     }
 
+    /// How a run steps from level to level.
+    pub fn sampler(&self) -> Sampler {
+        self.sampler
+    }
+
     /// The schedule of a run of `steps` steps.
     ///
     /// # Errors
     /// When `steps` is 0 or more than the training timesteps (1000).
     pub fn schedule(&self, steps: usize) -> Result<Schedule> {
-        let train = self.train_sigmas.len();
+        let table = &self.train_sigmas;
+        let train = table.len();
         if steps == 0 || steps > train {
             return Err(Error::usage(format!("{steps} steps, expected 1 to {train}")));
         }
         let mut timesteps = self.spaced_timesteps(steps);
         let mut sigmas: Vec<f64> =
-            timesteps.iter().map(|t| interpolate(&self.train_sigmas, f64::from(*t))).collect();
+            timesteps.iter().map(|t| interpolate(table, f64::from(*t))).collect();
         if let Some(karras) = self.karras {
-            sigmas = karras.respace(&sigmas);
-            let logs: Vec<f32> = self.train_sigmas.iter().map(|s| s.ln()).collect();
-            timesteps = sigmas.iter().map(|s| timestep_of(&logs, *s) as f32).collect();
+            let ends = match self.sampler {
+                Sampler::DpmPlusPlus2M => [table[train - 1], table[0]].map(f64::from),
+                _ => [sigmas[0], sigmas[steps - 1]],
+            };
+            sigmas = karras.space(ends, steps);
+            let logs: Vec<f32> = table.iter().map(|s| s.ln()).collect();
+            timesteps = sigmas.iter().map(|s| self.whole(timestep_of(&logs, *s)) as f32).collect();
         }
         sigmas.push(0.0);
         let sigmas: Vec<f32> = sigmas.into_iter().map(|s| s as f32).collect();
-        let largest = sigmas.iter().copied().fold(0.0, f32::max);
-        let init_noise_sigma = match self.spacing {
-            Spacing::Leading => (largest * largest + 1.0).sqrt(),
-            Spacing::Linspace | Spacing::Trailing => largest,
+        let targets = match self.sampler {
+            Sampler::Ddim => timesteps.iter().map(|t| self.ddim_target(*t, steps)).collect(),
+            _ => sigmas[1..].to_vec(),
         };
-        Ok(Schedule { sigmas, timesteps, init_noise_sigma, prediction: self.prediction })
+        let largest = sigmas.iter().copied().fold(0.0, f32::max);
+        // Unit noise at the scale sqrt(abar)·x for the two that diffusers writes there.
+        let init_noise_sigma = match (self.sampler, self.spacing) {
+            (Sampler::Ddim | Sampler::DpmPlusPlus2M, _) | (_, Spacing::Leading) => {
+                (largest * largest + 1.0).sqrt()
+            }
+            (_, Spacing::Linspace | Spacing::Trailing) => largest,
+        };
+        let Self { prediction, sampler, .. } = *self;
+        Ok(Schedule { sigmas, targets, timesteps, init_noise_sigma, prediction, sampler })
     }
 
+    /// Timesteps as diffusers' scheduler of this sampler spaces them.
     fn spaced_timesteps(&self, steps: usize) -> Vec<f32> {
         let train = self.train_sigmas.len();
+        // DPM-Solver spaces one point more and leaves out the last: its final step goes from there to 0.
+        let points = steps + usize::from(self.sampler == Sampler::DpmPlusPlus2M);
         match self.spacing {
             Spacing::Leading => {
-                let ratio = train / steps;
-                (0..steps).rev().map(|i| (i * ratio) as f32 + self.steps_offset as f32).collect()
+                let (ratio, offset) = (train / points, self.steps_offset as f32);
+                (0..points).rev().take(steps).map(|i| (i * ratio) as f32 + offset).collect()
             }
             Spacing::Linspace => {
                 let last = (train - 1) as f64;
-                let gap = if steps > 1 { last / (steps - 1) as f64 } else { 0.0 };
-                let at = |i| if i > 0 && i + 1 == steps { last } else { i as f64 * gap };
-                (0..steps).rev().map(|i| at(i) as f32).collect()
+                let gap = if points > 1 { last / (points - 1) as f64 } else { 0.0 };
+                let at = |i| if i > 0 && i + 1 == points { last } else { i as f64 * gap };
+                (0..points).rev().take(steps).map(|i| self.whole(at(i)) as f32).collect()
             }
             Spacing::Trailing => {
                 let (first, ratio) = (train as f64, train as f64 / steps as f64);
@@ -173,6 +148,25 @@ impl EulerDiscrete {
                 let at = |i| (first + i as f64 * gap).round_ties_even() as f32 - 1.0;
                 (0..steps).map(at).collect()
             }
+        }
+    }
+
+    /// A timestep as the sampler's scheduler keeps it: Euler's may lie between the training's.
+    fn whole(&self, timestep: f64) -> f64 {
+        match self.sampler {
+            Sampler::Euler | Sampler::EulerAncestral => timestep,
+            Sampler::Ddim | Sampler::DpmPlusPlus2M => timestep.round_ties_even(),
+        }
+    }
+
+    /// The level that a step of DDIM from `timestep` ends at: a fixed number of training steps on.
+    fn ddim_target(&self, timestep: f32, steps: usize) -> f32 {
+        let table = &self.train_sigmas;
+        let target = timestep as i64 - (table.len() / steps) as i64;
+        match usize::try_from(target) {
+            Ok(target) => table[target.min(table.len() - 1)],
+            Err(_) if self.ends_at_zero => 0.0,
+            Err(_) => table[0],
         }
     }
 }
@@ -199,15 +193,13 @@ impl Schedule {
 }
 
 impl Karras {
-    /// Karras et al. (2022), eq. 5 with rho 7, over as many levels as `sigmas` has.
-    fn respace(self, sigmas: &[f64]) -> Vec<f64> {
+    /// Karras et al. (2022), eq. 5 with rho 7: `count` levels, by default between the ends `[high, low]`.
+    fn space(self, [high, low]: [f64; 2], count: usize) -> Vec<f64> {
         const RHO: f64 = 7.0;
-        let end = |given: Option<f64>, own: Option<&f64>| {
-            given.or(own.copied()).unwrap_or(0.0).powf(1.0 / RHO)
-        };
-        let (high, low) = (end(self.sigma_max, sigmas.first()), end(self.sigma_min, sigmas.last()));
-        let last = sigmas.len().saturating_sub(1).max(1) as f64;
-        (0..sigmas.len()).map(|i| (high + i as f64 / last * (low - high)).powf(RHO)).collect()
+        let high = self.sigma_max.unwrap_or(high).powf(1.0 / RHO);
+        let low = self.sigma_min.unwrap_or(low).powf(1.0 / RHO);
+        let last = count.saturating_sub(1).max(1) as f64;
+        (0..count).map(|i| (high + i as f64 / last * (low - high)).powf(RHO)).collect()
     }
 }
 
@@ -230,146 +222,4 @@ fn timestep_of(logs: &[f32], sigma: f64) -> f64 {
     let weight = if gap == 0.0 { 0.0 } else { (f64::from(logs[low]) - log) / gap };
     let weight = weight.clamp(0.0, 1.0);
     (1.0 - weight) * low as f64 + weight * high as f64
-}
-
-/// The training betas, from a list in the config or from the named curve.
-fn betas(keys: &Keys) -> Result<Vec<f32>> {
-    let betas: Vec<f32> = match keys.get("trained_betas") {
-        Some(Value::Array(list)) => {
-            let given: Option<Vec<f32>> = list.iter().map(|v| Some(v.as_f64()? as f32)).collect();
-            given.ok_or_else(|| Error::model("trained_betas: expected a list of numbers"))?
-        }
-        Some(_) => return Err(keys.unsupported("trained_betas", "null or a list of numbers")),
-        None => {
-            let start = keys.number("beta_start")?.unwrap_or(0.0001);
-            let end = keys.number("beta_end")?.unwrap_or(0.02);
-            let count = keys.integer("num_train_timesteps", 1000, 1..=MAX_TRAIN_STEPS)?;
-            let scaled = keys.choice(
-                "beta_schedule",
-                "linear",
-                &[("linear", false), ("scaled_linear", true)],
-            )?;
-            if scaled {
-                let roots = linspace(start.sqrt(), end.sqrt(), count);
-                roots.into_iter().map(|root| root * root).collect()
-            } else {
-                linspace(start, end, count)
-            }
-        }
-    };
-    if betas.is_empty() || betas.len() > MAX_TRAIN_STEPS {
-        return Err(Error::model(format!(
-            "trained_betas: {} values, expected 1 to {MAX_TRAIN_STEPS}",
-            betas.len()
-        )));
-    }
-    match betas.iter().find(|beta| !(**beta > 0.0 && **beta < 1.0)) {
-        Some(beta) => Err(Error::model(format!(
-            "a training beta is {beta}, expected more than 0 and less than 1 (beta_start, beta_end, trained_betas)"
-        ))),
-        None => Ok(betas),
-    }
-}
-
-/// `torch.linspace` in `f32`, bit for bit: from the start in its first half, from the end in its second, with one
-/// rounding per value.
-fn linspace(start: f64, end: f64, count: usize) -> Vec<f32> {
-    let (start, end) = (start as f32, end as f32);
-    let step = if count > 1 { (end - start) / (count - 1) as f32 } else { 0.0 };
-    let at = |i: usize| {
-        if i < count / 2 || count == 1 {
-            step.mul_add(i as f32, start)
-        } else {
-            (-step).mul_add((count - 1 - i) as f32, end)
-        }
-    };
-    (0..count).map(at).collect()
-}
-
-/// A config's keys, read with errors that name the key and its value. `null` counts as absent.
-struct Keys<'a>(&'a Map<String, Value>);
-
-impl Keys<'_> {
-    /// Every key of this scheduler's config, and those diffusers leaves behind from related schedulers.
-    const KNOWN: [&'static str; 24] = [
-        "_class_name",
-        "_diffusers_version",
-        "beta_end",
-        "beta_schedule",
-        "beta_start",
-        "clip_sample",
-        "clip_sample_range",
-        "final_sigmas_type",
-        "interpolation_type",
-        "num_train_timesteps",
-        "prediction_type",
-        "rescale_betas_zero_snr",
-        "sample_max_value",
-        "set_alpha_to_one",
-        "sigma_max",
-        "sigma_min",
-        "skip_prk_steps",
-        "steps_offset",
-        "timestep_spacing",
-        "timestep_type",
-        "trained_betas",
-        "use_beta_sigmas",
-        "use_exponential_sigmas",
-        "use_karras_sigmas",
-    ];
-
-    fn get(&self, key: &str) -> Option<&Value> {
-        self.0.get(key).filter(|value| !value.is_null())
-    }
-
-    fn unsupported(&self, key: &str, expected: &str) -> Error {
-        let got = self.get(key).unwrap_or(&Value::Null).to_string();
-        let short: String = got.chars().take(80).collect();
-        Error::model(format!("{key} is {short}, expected {expected}"))
-    }
-
-    fn choice<T: Copy>(&self, key: &str, default: &str, choices: &[(&str, T)]) -> Result<T> {
-        let value = self.get(key).map_or(Some(default), Value::as_str);
-        let found = choices.iter().find(|(name, _)| Some(*name) == value);
-        found.map(|(_, choice)| *choice).ok_or_else(|| {
-            let names: Vec<String> = choices.iter().map(|(name, _)| format!("{name:?}")).collect();
-            self.unsupported(key, &names.join(" or "))
-        })
-    }
-
-    fn flag(&self, key: &str) -> Result<bool> {
-        self.get(key)
-            .map_or(Some(false), Value::as_bool)
-            .ok_or_else(|| self.unsupported(key, "true or false"))
-    }
-
-    /// A number above 0, if given.
-    fn number(&self, key: &str) -> Result<Option<f64>> {
-        match self.get(key).map(Value::as_f64) {
-            None => Ok(None),
-            Some(Some(value)) if value > 0.0 => Ok(Some(value)),
-            Some(_) => Err(self.unsupported(key, "a number above 0")),
-        }
-    }
-
-    fn integer(
-        &self,
-        key: &str,
-        default: usize,
-        range: std::ops::RangeInclusive<usize>,
-    ) -> Result<usize> {
-        let value = self.get(key).map_or(Some(default as u64), Value::as_u64);
-        value
-            .and_then(|v| usize::try_from(v).ok())
-            .filter(|v| range.contains(v))
-            .ok_or_else(|| self.unsupported(key, &format!("{} to {}", range.start(), range.end())))
-    }
-
-    fn log_unknown(&self) {
-        for key in self.0.keys() {
-            if !Self::KNOWN.contains(&key.as_str()) {
-                log::debug!("scheduler config: unknown key {key:?} ignored");
-            }
-        }
-    }
 }

@@ -3,11 +3,12 @@
 use super::denoiser::{Attention, Codec, Denoiser};
 use super::filters::Filter;
 use super::progress::{Event, Progress, StageResult};
-use super::sampler::{Coefficients, Latents, StepPlan, restart};
+use super::sampler::{Coefficients, Latents, State, StepGraph, StepInputs, StepPlan, restart};
 use super::size::SizePlan;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::Gpu;
-use crate::sampling::{Schedule, restart_step, stream_seed};
+use crate::sampling::{Noise, Schedule, restart_step, stream_seed};
+use crate::tensor::Shape;
 
 /// The method's settings.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -24,6 +25,10 @@ pub struct CascadeOptions {
     pub frequency_mixing: bool,
     /// Structure guidance.
     pub structure_guidance: bool,
+    /// Classifier-free guidance works from this share of the steps up to `guidance_stop`, both 0 to 1;
+    /// outside only the positive branch is computed. Steps count from the first stage's first.
+    pub guidance_start: f64,
+    pub guidance_stop: f64,
     /// Shift the patches, anew in every layer and step, by streams named after this seed.
     pub jitter: Option<u64>,
 }
@@ -39,6 +44,12 @@ impl CascadeOptions {
             )));
         }
         self.filter.check()?;
+        let (start, stop) = (self.guidance_start, self.guidance_stop);
+        if !(0.0 <= start && start <= stop && stop <= 1.0) {
+            return Err(Error::usage(format!(
+                "guidance from {start} to {stop} of the steps, expected a range between 0 and 1"
+            )));
+        }
         if restart_step(self.steps, self.restart_ratio) >= self.steps {
             return Err(Error::usage(format!(
                 "{} steps with a restart ratio of {} leave later stages no step to run",
@@ -48,7 +59,16 @@ impl CascadeOptions {
         }
         Ok(())
     }
+
+    /// Whether a step is within the guidance's range, whose ends are truncated to whole steps.
+    fn is_guided(&self, step: usize) -> bool {
+        let at = |share: f64| (share * self.steps as f64) as usize;
+        (at(self.guidance_start)..at(self.guidance_stop)).contains(&step)
+    }
 }
+
+/// Gives unit normals: for what, height, width.
+pub type NoiseSource<'a> = &'a mut dyn FnMut(Noise, u32, u32) -> Vec<f32>;
 
 /// The method, ready to run on a model.
 pub struct Cascade<'a> {
@@ -56,6 +76,8 @@ pub struct Cascade<'a> {
     /// Dropped before the last picture is decoded, so that its weights make room.
     pub denoiser: Box<dyn Denoiser + 'a>,
     pub codec: &'a mut dyn Codec,
+    /// Noise levels of all stages, for as many steps as the options say.
+    pub schedule: Schedule,
     pub options: CascadeOptions,
 }
 
@@ -68,8 +90,8 @@ struct Start {
 }
 
 impl Cascade<'_> {
-    /// Runs all stages; returns what the last one made. `noise` gives unit normals for a stage's
-    /// latents of a height and a width, channels last.
+    /// Runs all stages; returns what the last one made. `noise` gives unit normals for latents of a
+    /// height and a width, channels last.
     ///
     /// # Errors
     /// Options out of range, the device's limits, a stage that ends in NaN or in one flat colour, or
@@ -77,25 +99,24 @@ impl Cascade<'_> {
     pub fn run(
         self,
         size: &SizePlan,
-        noise: &mut dyn FnMut(u32, u32, u32) -> Vec<f32>,
+        noise: NoiseSource,
         progress: &mut dyn Progress,
     ) -> Result<StageResult> {
-        let Self { gpu, denoiser, codec, options } = self;
+        let Self { gpu, denoiser, codec, schedule, options } = self;
         options.check()?;
-        let schedule = denoiser.schedule(options.steps)?;
         let factor = codec.factor();
-        let mut denoiser = Some(denoiser);
+        let mut model = Some(denoiser);
         let mut previous: Option<StageResult> = None;
         for stage in 0..=size.stages {
-            let Some(model) = &denoiser else { break };
+            let Some(denoiser) = model.as_deref() else { break };
             let (width, height) = size.stage_size(stage);
             let (h, w) = (height / factor, width / factor);
-            let noise = noise(stage, h, w);
+            let fresh = noise(Noise::Stage(stage), h, w);
             let start = match previous.take() {
                 None => {
                     let sigma = schedule.init_noise_sigma;
-                    let values = noise.iter().map(|v| v * sigma).collect();
-                    let channels = model.latent_channels();
+                    let values = fresh.iter().map(|v| v * sigma).collect();
+                    let channels = denoiser.latent_channels();
                     let latents = Latents { height: h, width: w, channels, values };
                     Start { latents, low: None, step: 0 }
                 }
@@ -111,7 +132,7 @@ impl Cascade<'_> {
                         gpu,
                         &last.latents,
                         &encoded,
-                        &noise,
+                        &fresh,
                         schedule.sigmas[step],
                         options.filter,
                         options.frequency_mixing,
@@ -123,12 +144,12 @@ impl Cascade<'_> {
             let steps = options.steps - start.step;
             progress.event(Event::Stage { stage, width, height, steps })?;
             let base = (size.base_height / factor, size.base_width / factor);
-            let latents =
-                sample(gpu, model.as_ref(), &schedule, &options, stage, base, start, progress)?;
+            let sampling = Sampling { gpu, denoiser, schedule: &schedule, options, stage, base };
+            let latents = sampling.run(start, noise, progress)?;
             check(&latents.values, stage, "latents")?;
             progress.latents(stage, &latents)?;
             if stage == size.stages {
-                denoiser = None;
+                model = None;
             }
 
             let image = codec.decode(&latents.values, h, w, &mut |share| {
@@ -145,49 +166,90 @@ impl Cascade<'_> {
     }
 }
 
-/// Runs the sampler's steps of one stage. `base`: height and width of the first stage's latents.
-#[allow(clippy::too_many_arguments)]
-fn sample(
-    gpu: &Gpu,
-    denoiser: &dyn Denoiser,
-    schedule: &Schedule,
-    o: &CascadeOptions,
+/// The sampler's steps of one stage.
+struct Sampling<'a> {
+    gpu: &'a Gpu,
+    denoiser: &'a dyn Denoiser,
+    schedule: &'a Schedule,
+    options: CascadeOptions,
     stage: u32,
+    /// Height and width of the first stage's latents.
     base: (u32, u32),
-    start: Start,
-    progress: &mut dyn Progress,
-) -> Result<Latents> {
-    let Start { mut latents, low, step: first } = start;
-    let attention = |step: usize| match (stage > 0 && o.patches, o.jitter) {
-        (false, _) => Attention::Full,
-        (true, seed) => Attention::Patches {
-            base_height: base.0,
-            base_width: base.1,
-            jitter: seed.map(|s| stream_seed(s, &format!("jitter.{stage}.{step}"))),
-        },
-    };
-    let reference = low.as_deref().map(|values| (o.filter, values));
-    let shape = latents.shape();
-    let compile = |step: usize| StepPlan::compile(gpu, denoiser, shape, attention(step), reference);
-    let mut plan = compile(first)?;
-    plan.start(&latents.values)?;
-    let cfg = denoiser.guidance();
-    let steps = o.steps - first;
-    for i in first..o.steps {
-        if i > first && o.jitter.is_some() && stage > 0 {
-            // Other patches, other windows: recorded anew.
-            let reached = plan.finish()?;
-            plan = compile(i)?;
-            plan.start(&reached)?;
+}
+
+impl<'a> Sampling<'a> {
+    fn run(
+        &self,
+        start: Start,
+        noise: NoiseSource,
+        progress: &mut dyn Progress,
+    ) -> Result<Latents> {
+        let (o, schedule, stage) = (&self.options, self.schedule, self.stage);
+        let Start { mut latents, low, step: first } = start;
+        let (shape, steps) = (latents.shape(), o.steps - first);
+        let compile = |step: usize| self.compile(step, shape, low.as_deref());
+        let mut plan = compile(first)?;
+        plan.start(&State { x: std::mem::take(&mut latents.values), previous: None })?;
+        for i in first..o.steps {
+            if i > first && self.changes(i) {
+                let reached = plan.finish()?;
+                drop(plan);
+                plan = compile(i)?;
+                plan.start(&reached)?;
+            }
+            let guidance = schedule.sg_weight(i, first);
+            let cfg = self.denoiser.guidance();
+            let adds_noise = schedule.step(i, first).noise > 0.0;
+            let inputs = StepInputs {
+                coefficients: Coefficients::step(schedule, i, first, cfg, guidance),
+                guidance,
+                timestep: schedule.timesteps[i],
+                noise: adds_noise
+                    .then(|| noise(Noise::Step { stage, step: i }, shape.height, shape.width)),
+            };
+            plan.run(&inputs, &mut |share| {
+                progress.event(Event::Sampling(((i - first) as f64 + share) / steps as f64))
+            })?;
         }
-        let weight = schedule.sg_weight(i, first);
-        let coefficients = Coefficients::step(schedule, i, cfg, weight);
-        plan.run(coefficients, schedule.timesteps[i], &mut |share| {
-            progress.event(Event::Sampling(((i - first) as f64 + share) / steps as f64))
-        })?;
+        latents.values = plan.finish()?.x;
+        Ok(latents)
     }
-    latents.values = plan.finish()?;
-    Ok(latents)
+
+    /// The plan for a step and those after it that do not differ ([`Sampling::changes`]).
+    fn compile(&self, step: usize, latents: Shape, low: Option<&[f32]>) -> Result<StepPlan<'a>> {
+        let attention = match (self.is_patched(), self.options.jitter) {
+            (false, _) => Attention::Full,
+            (true, seed) => Attention::Patches {
+                base_height: self.base.0,
+                base_width: self.base.1,
+                jitter: seed.map(|s| stream_seed(s, &format!("jitter.{}.{step}", self.stage))),
+            },
+        };
+        let recorded = StepGraph::record(
+            self.gpu.caps(),
+            self.denoiser,
+            latents,
+            attention,
+            low.map(|values| (self.options.filter, values)),
+            self.schedule.sampler,
+            self.branches(step),
+        )?;
+        StepPlan::compile(self.gpu, self.denoiser, recorded)
+    }
+
+    /// Whether a step sees other windows or other branches than the one before it.
+    fn changes(&self, step: usize) -> bool {
+        (self.is_patched() && self.options.jitter.is_some())
+            || self.branches(step) != self.branches(step - 1)
+    }
+
+    fn is_patched(&self) -> bool {
+        self.stage > 0 && self.options.patches
+    }
+
+    fn branches(&self, step: usize) -> u32 {
+        if self.options.is_guided(step) { self.denoiser.branches() } else { 1 }
+    }
 }
 
 /// Stops on NaN, infinity, or a stage that made one flat value.

@@ -3,7 +3,6 @@
 use crate::error::Result;
 use crate::gpu::Slabs;
 use crate::graph::{Graph, Pulse};
-use crate::sampling::Schedule;
 use crate::tensor::Tensor;
 
 /// How self-attention sees the picture.
@@ -20,7 +19,8 @@ pub enum Attention {
 pub struct Prediction {
     /// The model's output, items as in the input.
     pub output: Tensor,
-    /// Inputs whose values change with the step, in the order of [`Denoiser::step_values`].
+    /// Inputs whose values change with the step, in the order of [`Denoiser::step_values`]; one batch
+    /// item for each of the input.
     pub step: Vec<Tensor>,
     /// Inputs to write once.
     pub fixed: Vec<(Tensor, Vec<f32>)>,
@@ -30,17 +30,22 @@ pub struct Prediction {
 pub trait Denoiser {
     /// Channels of the latents.
     fn latent_channels(&self) -> u32;
-    /// Branches of one prediction: 2 under classifier-free guidance (negative first), else 1.
+    /// Branches of a guided prediction: 2 under classifier-free guidance (negative first), else 1.
     fn branches(&self) -> u32;
     /// Guidance scale between the branches.
     fn guidance(&self) -> f32;
     /// Element type that the model takes its input in.
     fn input_dtype(&self) -> crate::tensor::DType;
-    /// Sigmas, timesteps and parameterisation for a number of steps.
-    fn schedule(&self, steps: usize) -> Result<Schedule>;
-    /// Records one prediction for `input [branches, h, w, latent_channels]`.
-    fn predict(&self, g: &mut Graph, input: Tensor, attention: Attention) -> Result<Prediction>;
-    /// Values of [`Prediction::step`] at a timestep.
+    /// Records one prediction for `input [branches, h, w, latent_channels]`; of several branches, one
+    /// alone is the last, the positive one.
+    fn predict(
+        &self,
+        g: &mut Graph,
+        input: Tensor,
+        branches: u32,
+        attention: Attention,
+    ) -> Result<Prediction>;
+    /// Values of [`Prediction::step`] at a timestep, for one batch item.
     fn step_values(&self, timestep: f32) -> Vec<Vec<f32>>;
     /// The weights of what `predict` records.
     fn slabs(&self) -> &Slabs;

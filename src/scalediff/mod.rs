@@ -11,7 +11,7 @@ mod sampler;
 mod size;
 mod spectrum;
 
-pub use cascade::{Cascade, CascadeOptions};
+pub use cascade::{Cascade, CascadeOptions, NoiseSource};
 pub use denoiser::{Attention, Codec, Denoiser, Prediction};
 pub use filters::{Filter, LowPass, antialiased_taps, bicubic_taps, upsample_bicubic};
 pub use progress::{Event, Progress, StageResult};

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::gpu::{Caps, Gpu, Slabs};
 use crate::graph::{Graph, Plan, Pulse};
 use crate::kernels::latent::{ResampleExtras, StepCoefficients, lift, model_input, predict_x0};
-use crate::sampling::{PredictionType, Schedule};
+use crate::sampling::{PredictionType, Sampler, Schedule};
 use crate::tensor::{DType, Shape, Tensor};
 
 /// Latents on the host: channels last, one item.
@@ -25,15 +25,15 @@ impl Latents {
     }
 }
 
-/// The coefficients of one step of the Euler sampler (in fused form): with
-/// r = sigma_next / sigma, x ← r·x + (1 - r)·(x0 + g·U(low)).
+/// The coefficients of a sampler's step, as the kernels take them.
 pub struct Coefficients;
 
 impl Coefficients {
-    /// Step `i` of `schedule` with guidance weight `g` on the low band.
-    pub fn step(schedule: &Schedule, i: usize, cfg: f32, g: f32) -> StepCoefficients {
+    /// Step `i` of `schedule`, begun at step `first`, with structure guidance of weight `g`: x0 becomes
+    /// x0 + g·U(low) before the sampler steps, here in one sum.
+    pub fn step(schedule: &Schedule, i: usize, first: usize, cfg: f32, g: f32) -> StepCoefficients {
+        let step = schedule.step(i, first);
         let sigma = f64::from(schedule.sigmas[i]);
-        let ratio = f64::from(schedule.sigmas[i + 1]) / sigma;
         let norm = (sigma * sigma + 1.0).sqrt();
         let (c_x, c_out) = match schedule.prediction {
             PredictionType::Epsilon => (1.0, -sigma),
@@ -44,9 +44,11 @@ impl Coefficients {
             c_x: c_x as f32,
             c_out: c_out as f32,
             cfg,
-            a: ratio as f32,
-            b: (1.0 - ratio) as f32,
-            g: ((1.0 - ratio) * f64::from(g)) as f32,
+            a: step.x as f32,
+            b: step.x0 as f32,
+            // No sampler has both.
+            c: (step.previous + step.noise) as f32,
+            g: (step.x0 * f64::from(g)) as f32,
         }
     }
 
@@ -59,29 +61,60 @@ impl Coefficients {
 /// The step of one stage, recorded: what a plan of memory needs, and what [`StepPlan`] compiles.
 pub struct StepGraph {
     pub graph: Graph,
-    x: Tensor,
-    next: Tensor,
-    coefficients: Tensor,
-    step: Vec<Tensor>,
+    tensors: StepTensors,
     /// Inputs to write once.
     fixed: Vec<(Tensor, Vec<f32>)>,
 }
 
+/// What is written before each step and kept after it.
+struct StepTensors {
+    x: Tensor,
+    next: Tensor,
+    coefficients: Tensor,
+    /// [`Prediction::step`](super::Prediction::step).
+    step: Vec<Tensor>,
+    /// The sampler's third operand: fresh noise, or the previous step's x0.
+    third: Option<Tensor>,
+    /// This step's x0, where the next one reads it.
+    x0: Option<Tensor>,
+    /// Coefficients of structure guidance, where it is apart from the sampler's sum.
+    guide: Option<Tensor>,
+}
+
+/// Where a stage stands between two steps.
+pub(super) struct State {
+    pub x: Vec<f32>,
+    /// The last step's x0, for samplers with a history; before the first step there is none.
+    pub previous: Option<Vec<f32>>,
+}
+
+/// What one step is run with.
+pub(super) struct StepInputs {
+    pub coefficients: StepCoefficients,
+    /// Weight of structure guidance.
+    pub guidance: f32,
+    pub timestep: f32,
+    /// Unit normals, for samplers that add noise.
+    pub noise: Option<Vec<f32>>,
+}
+
 impl StepGraph {
     /// `reference`: the low-pass and the low band of the reference latents, for structure guidance.
+    /// `branches`: as many as the denoiser has, or one.
     pub fn record(
         caps: &Caps,
         denoiser: &dyn Denoiser,
         latents: Shape,
         attention: Attention,
         reference: Option<(Filter, &[f32])>,
+        sampler: Sampler,
+        branches: u32,
     ) -> Result<Self> {
         let mut g = Graph::new(caps.clone());
         let x = g.input("latents", latents, DType::F32);
         let coefficients = g.input("step", StepCoefficients::SHAPE, DType::F32);
-        let input =
-            model_input(&mut g, x, coefficients, denoiser.branches(), denoiser.input_dtype())?;
-        let prediction = denoiser.predict(&mut g, input, attention)?;
+        let input = model_input(&mut g, x, coefficients, branches, denoiser.input_dtype())?;
+        let prediction = denoiser.predict(&mut g, input, branches, attention)?;
         let mut fixed = prediction.fixed;
         let x0 = predict_x0(&mut g, x, prediction.output, coefficients)?;
         let low = match reference {
@@ -93,9 +126,25 @@ impl StepGraph {
                 Some(pass.reduce(&mut g, x0, ResampleExtras { minus: None, base: Some(base) })?)
             }
         };
-        let next = lift(&mut g, latents, Some(x), Some(x0), low, coefficients)?;
-        g.output(next);
-        Ok(Self { graph: g, x, next, coefficients, step: prediction.step, fixed })
+        let third = (sampler.has_history() || sampler.adds_noise())
+            .then(|| g.input("third", latents, DType::F32));
+        let (x0, low, guide) = match low {
+            // The next step reads the guided x0 by itself.
+            Some(low) if sampler.has_history() => {
+                let guide = g.input("guide", StepCoefficients::SHAPE, DType::F32);
+                let guided = lift(&mut g, latents, [None, Some(x0), None], Some(low), guide)?;
+                (guided, None, Some(guide))
+            }
+            low => (x0, low, None),
+        };
+        let next = lift(&mut g, latents, [Some(x), Some(x0), third], low, coefficients)?;
+        let x0 = sampler.has_history().then_some(x0);
+        for output in [Some(next), x0].into_iter().flatten() {
+            g.output(output);
+        }
+        let step = prediction.step;
+        let tensors = StepTensors { x, next, coefficients, step, third, x0, guide };
+        Ok(Self { graph: g, tensors, fixed })
     }
 }
 
@@ -104,53 +153,61 @@ pub(super) struct StepPlan<'a> {
     gpu: &'a Gpu,
     denoiser: &'a dyn Denoiser,
     plan: Plan,
-    x: Tensor,
-    next: Tensor,
-    coefficients: Tensor,
-    step: Vec<Tensor>,
+    tensors: StepTensors,
 }
 
 impl<'a> StepPlan<'a> {
-    /// Compiles what [`StepGraph::record`] records.
+    /// Compiles what was recorded of `denoiser`.
     pub(super) fn compile(
         gpu: &'a Gpu,
         denoiser: &'a dyn Denoiser,
-        latents: Shape,
-        attention: Attention,
-        reference: Option<(Filter, &[f32])>,
+        recorded: StepGraph,
     ) -> Result<Self> {
-        let recorded = StepGraph::record(gpu.caps(), denoiser, latents, attention, reference)?;
-        let StepGraph { graph, x, next, coefficients, step, fixed } = recorded;
+        let StepGraph { graph, tensors, fixed } = recorded;
         let plan = Plan::compile(gpu, &graph, denoiser.slabs())?;
         for (tensor, values) in &fixed {
             plan.write(gpu, *tensor, values)?;
         }
-        Ok(Self { gpu, denoiser, plan, x, next, coefficients, step })
+        Ok(Self { gpu, denoiser, plan, tensors })
     }
 
-    /// Sets the latents that the next step starts from.
-    pub(super) fn start(&self, latents: &[f32]) -> Result<()> {
-        self.plan.write(self.gpu, self.x, latents)
+    /// Sets what the next step starts from.
+    pub(super) fn start(&self, state: &State) -> Result<()> {
+        if let Some(third) = self.tensors.third {
+            // Where there is nothing yet its coefficient is 0, but 0 times an old NaN would be NaN.
+            let zeros = || vec![0.0; state.x.len()];
+            let values = state.previous.clone().unwrap_or_else(zeros);
+            self.plan.write(self.gpu, third, &values)?;
+        }
+        self.plan.write(self.gpu, self.tensors.x, &state.x)
     }
 
     /// One step.
-    pub(super) fn run(
-        &self,
-        coefficients: StepCoefficients,
-        timestep: f32,
-        pulse: Pulse,
-    ) -> Result<()> {
-        self.plan.write(self.gpu, self.coefficients, &coefficients.values())?;
-        for (tensor, values) in self.step.iter().zip(self.denoiser.step_values(timestep)) {
-            self.plan.write(self.gpu, *tensor, &values)?;
+    pub(super) fn run(&self, inputs: &StepInputs, pulse: Pulse) -> Result<()> {
+        let (t, write) = (&self.tensors, |t, v: &[f32]| self.plan.write(self.gpu, t, v));
+        write(t.coefficients, &inputs.coefficients.values())?;
+        for (tensor, values) in t.step.iter().zip(self.denoiser.step_values(inputs.timestep)) {
+            write(*tensor, &values.repeat(tensor.shape.batch as usize))?;
+        }
+        if let Some(guide) = t.guide {
+            write(guide, &Coefficients::sum(0.0, 1.0, inputs.guidance).values())?;
+        }
+        if let (Some(third), Some(noise)) = (t.third, &inputs.noise) {
+            write(third, noise)?;
         }
         self.plan.run(self.gpu, pulse)?;
-        self.plan.copy(self.gpu, self.next, self.x)
+        if let (Some(x0), Some(third)) = (t.x0, t.third) {
+            self.plan.copy(self.gpu, x0, third)?;
+        }
+        self.plan.copy(self.gpu, t.next, t.x)
     }
 
-    /// The latents reached.
-    pub(super) fn finish(&self) -> Result<Vec<f32>> {
-        self.plan.read(self.gpu, self.x)
+    /// What has been reached.
+    pub(super) fn finish(&self) -> Result<State> {
+        let read = |tensor| self.plan.read(self.gpu, tensor);
+        // The third operand holds the last x0 since the copy above.
+        let previous = self.tensors.x0.and(self.tensors.third).map(read).transpose()?;
+        Ok(State { x: read(self.tensors.x)?, previous })
     }
 }
 
@@ -201,12 +258,12 @@ pub(super) fn restart(
         let upsampled = upsample_bicubic(&mut g, z, full.height, full.width, &mut fixed)?;
         let low =
             pass.reduce(&mut g, upsampled, ResampleExtras { minus: Some(rgb), base: None })?;
-        lift(&mut g, full, Some(rgb), None, Some(low), mixing)?
+        lift(&mut g, full, [Some(rgb), None, None], Some(low), mixing)?
     } else {
         rgb
     };
     let low = pass.reduce(&mut g, reference, ResampleExtras::default())?;
-    let start = lift(&mut g, full, Some(reference), Some(noise), None, noising)?;
+    let start = lift(&mut g, full, [Some(reference), Some(noise), None], None, noising)?;
     g.output(low);
     g.output(start);
     let plan = Plan::once(gpu, &g, &Slabs::new(), &fixed, &mut |_| Ok(()))?;

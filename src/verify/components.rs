@@ -16,7 +16,7 @@ use crate::pipeline::{
     Model, Precision, PromptIds, Sdxl, VaeCodec, channels_first, channels_last, decode_raw, embed,
     encode_raw, encode_text,
 };
-use crate::sampling::TorchRng;
+use crate::sampling::{Noise, Rng, SamplerChoice};
 use crate::scalediff::{
     Cascade, CascadeOptions, Coefficients, Event, Filter, LowPass, Progress, SizePlan, StageResult,
     upsample_bicubic,
@@ -244,7 +244,7 @@ fn schedule(model: &Model, case: &Case) -> Result<Outputs> {
         steps: usize,
     }
     let params: Params = case.params()?;
-    let schedule = model.scheduler()?.schedule(params.steps)?;
+    let schedule = model.scheduler(SamplerChoice::default())?.schedule(params.steps)?;
     let mut out = one("sigmas", vec![schedule.sigmas.len()], schedule.sigmas);
     out.append(&mut one("timesteps", vec![schedule.timesteps.len()], schedule.timesteps));
     Ok(out)
@@ -295,15 +295,26 @@ fn pipeline(model: &Model, case: &Case) -> Result<Outputs> {
         patches: true,
         frequency_mixing: true,
         structure_guidance: true,
+        guidance_start: 0.0,
+        guidance_stop: 1.0,
         jitter: None,
     };
+    let schedule = model.scheduler(SamplerChoice::default())?.schedule(p.steps)?;
+    if schedule.sampler.adds_noise() {
+        return Err(Error::model("a case has no noise for the steps of an ancestral sampler"));
+    }
     let mut codec = VaeCodec::load(model)?;
     let denoiser =
         Sdxl::open(model.clone(), false)?.denoiser_of(embeddings, p.guidance_scale, &size)?;
-    let cascade =
-        Cascade { gpu: model.engine()?, denoiser: Box::new(denoiser), codec: &mut codec, options };
+    let denoiser = Box::new(denoiser);
+    let gpu = model.engine()?;
+    let cascade = Cascade { gpu, denoiser, codec: &mut codec, schedule, options };
     let mut stages = Stages::default();
-    cascade.run(&size, &mut |stage, _, _| noises[stage as usize].clone(), &mut stages)?;
+    let mut noise = |noise: Noise, _: u32, _: u32| match noise {
+        Noise::Stage(stage) => noises[stage as usize].clone(),
+        Noise::Step { .. } => Vec::new(),
+    };
+    cascade.run(&size, &mut noise, &mut stages)?;
     Ok(stages.0)
 }
 
@@ -427,7 +438,7 @@ fn low_pass(gpu: &Gpu, case: &Case) -> Result<Outputs> {
     let pass = resampling(&mut g, x.shape, p.scale_factor, &mut inputs);
     let low = pass.reduce(&mut g, x, ResampleExtras::default())?;
     let step = sum_input(&mut g, (0.0, 0.0, 1.0), &mut inputs);
-    let y = lift(&mut g, x.shape, None, None, Some(low), step)?;
+    let y = lift(&mut g, x.shape, [None; 3], Some(low), step)?;
     run_graph(gpu, g, &Slabs::new(), &inputs, y, "y")
 }
 
@@ -439,7 +450,7 @@ fn frequency_mixing(gpu: &Gpu, case: &Case) -> Result<Outputs> {
     let pass = resampling(&mut g, lu.shape, p.scale_factor, &mut inputs);
     let low = pass.reduce(&mut g, lu, ResampleExtras { minus: Some(ru), base: None })?;
     let step = sum_input(&mut g, (1.0, 0.0, 1.0), &mut inputs);
-    let y = lift(&mut g, ru.shape, Some(ru), None, Some(low), step)?;
+    let y = lift(&mut g, ru.shape, [Some(ru), None, None], Some(low), step)?;
     run_graph(gpu, g, &Slabs::new(), &inputs, y, "latents")
 }
 
@@ -458,7 +469,7 @@ fn structure_guidance(gpu: &Gpu, case: &Case) -> Result<Outputs> {
     let base = pass.reduce(&mut g, reference, ResampleExtras::default())?;
     let low = pass.reduce(&mut g, x0, ResampleExtras { minus: None, base: Some(base) })?;
     let step = sum_input(&mut g, (0.0, 1.0, p.gamma), &mut inputs);
-    let y = lift(&mut g, x0.shape, None, Some(x0), Some(low), step)?;
+    let y = lift(&mut g, x0.shape, [None, Some(x0), None], Some(low), step)?;
     run_graph(gpu, g, &Slabs::new(), &inputs, y, "x0")
 }
 
@@ -488,10 +499,8 @@ fn torch_randn(case: &Case) -> Result<Outputs> {
         rng: String,
     }
     let p: Params = case.params()?;
-    if p.rng != "cpu" {
-        return Err(Error::model(format!("rng {:?} is not known to this version", p.rng)));
-    }
+    let rng: Rng = p.rng.parse()?;
     let count = p.shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).filter(|n| *n <= 1 << 28);
     let count = count.ok_or_else(|| Error::model(format!("shape {:?} is too large", p.shape)))?;
-    Ok(one("x", p.shape, TorchRng::new(p.seed).randn(count)))
+    Ok(one("x", p.shape, rng.randn(p.seed, count)))
 }

@@ -112,7 +112,8 @@ impl ModelFiles {
                 bytes.len()
             )));
         }
-        serde_json::from_slice(&bytes).map_err(|e| Error::model(format!("{rel}: {e}")))
+        serde_json::from_slice(&super::json::standard(&bytes))
+            .map_err(|e| Error::model(format!("{rel}: {e}")))
     }
 }
 

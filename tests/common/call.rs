@@ -119,11 +119,11 @@ pub enum Call {
         x: [u32; 4],
         guided: bool,
     },
-    /// `terms` are x, x2 and low.
+    /// `terms` are x, x2, x3 and low.
     Lift {
         x: [u32; 4],
         low: [u32; 2],
-        terms: [bool; 3],
+        terms: [bool; 4],
     },
     Bicubic {
         x: [u32; 4],
@@ -172,8 +172,16 @@ impl Built {
 }
 
 /// Coefficients that are all different, so that swapping any two is seen.
-pub(super) const STEP: StepCoefficients =
-    StepCoefficients { c_in: 0.3, c_x: 0.9, c_out: -1.7, cfg: 5.5, a: 0.7, b: -0.4, g: 1.3 };
+pub(super) const STEP: StepCoefficients = StepCoefficients {
+    c_in: 0.3,
+    c_x: 0.9,
+    c_out: -1.7,
+    cfg: 5.5,
+    a: 0.7,
+    b: -0.4,
+    c: -2.1,
+    g: 1.3,
+};
 
 /// Weight rows per output column.
 pub(super) fn times(tail: Tail) -> u32 {
@@ -304,12 +312,12 @@ impl Call {
             }
             Call::Lift { x, low: [low_h, low_w], terms } => {
                 let xs = shape(x);
-                let x = terms[0].then(|| m.x(g, "x", xs, DType::F32));
-                let x2 = terms[1].then(|| m.x(g, "x2", xs, DType::F32));
+                let mut term = |i: usize, name| terms[i].then(|| m.x(g, name, xs, DType::F32));
+                let sum = [term(0, "x"), term(1, "x2"), term(2, "x3")];
                 let low = Shape { height: low_h, width: low_w, ..xs };
-                let low = terms[2].then(|| m.x(g, "low", low, DType::F32));
+                let low = terms[3].then(|| m.x(g, "low", low, DType::F32));
                 let step = m.step(g);
-                Box::new(move |g| latent::lift(g, xs, x, x2, low, step))
+                Box::new(move |g| latent::lift(g, xs, sum, low, step))
             }
             Call::Bicubic { x, out: [height, width] } => {
                 let x = m.x(g, "x", shape(x), DType::F32);

@@ -131,8 +131,8 @@ impl Call {
             }
             Call::Lift { x, low: [height, width], .. } => {
                 let low = Shape { height, width, ..shape(x) };
-                let pair = (b.get("x"), b.get("x2"));
-                let y = reference::latent::lift(shape(x), pair, (b.get("low"), low), &STEP);
+                let terms = ["x", "x2", "x3"].map(|name| b.get(name));
+                let y = reference::latent::lift(shape(x), terms, (b.get("low"), low), &STEP);
                 pick(&y, n, rows)
             }
             Call::Bicubic { x, out: [height, width] } => {

@@ -3,6 +3,7 @@
 //! `tests/goldens/host` is made by `tools/goldens/host.py` with torch, diffusers and transformers.
 
 mod checkpoint;
+mod noise;
 mod sampling;
 mod tokenize;
 
@@ -48,4 +49,8 @@ fn golden(name: &str) -> Value {
 
 fn goldens() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/host")
+}
+
+fn floats(value: &Value) -> Vec<f32> {
+    value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect()
 }

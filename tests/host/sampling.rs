@@ -1,35 +1,201 @@
-//! Schedules against diffusers, random numbers against torch.
+//! Schedules and samplers against diffusers.
 
 use scalediff::error::ErrorKind;
-use scalediff::sampling::{EulerDiscrete, PredictionType, restart_step};
-use scalediff::sampling::{TorchRng, stream_seed};
+use scalediff::sampling::{
+    PredictionType, Sampler, SamplerChoice, Schedule, Scheduler, restart_step,
+};
 use serde_json::{Value, json};
 
-use super::golden;
+use super::{floats, golden};
 
-fn floats(value: &Value) -> Vec<f32> {
-    value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect()
+/// The scheduler of a config as it stands.
+fn scheduler(config: &Value) -> Scheduler {
+    Scheduler::from_config(config, SamplerChoice::default()).unwrap()
+}
+
+fn cases() -> Vec<Value> {
+    golden("sampling.json")["cases"].as_array().unwrap().clone()
+}
+
+/// sqrt(sigma² + 1): between our scale, x0 + sigma·noise, and diffusers' for DDIM and DPM++.
+fn norm(sigma: f32) -> f64 {
+    f64::from(sigma).hypot(1.0)
 }
 
 #[test]
 fn schedules_equal_those_of_diffusers() {
-    for case in golden("schedule.json")["cases"].as_array().unwrap() {
-        let steps = case["steps"].as_u64().unwrap() as usize;
-        let run = EulerDiscrete::from_config(&case["config"]).unwrap().schedule(steps).unwrap();
-        assert_eq!((run.steps(), run.sigmas.len()), (steps, steps + 1));
-        let pairs = [
-            (&run.sigmas, floats(&case["sigmas"])),
-            (&run.timesteps, floats(&case["timesteps"])),
-            (&vec![run.init_noise_sigma], floats(&json!([case["init_noise_sigma"]]))),
-        ];
-        for (got, want) in pairs {
-            assert_eq!(got.len(), want.len());
-            for (a, b) in got.iter().zip(want) {
-                // The timestep of the smallest sigma is a difference of logarithms: absolute 1e-3.
-                assert!((a - b).abs() <= 1e-6 * b.abs().max(1e-3) + 1e-6, "{case}: {a} for {b}");
+    for case in cases() {
+        let scaled = case["trajectory"]["scaled"] == true;
+        for want in case["schedules"].as_array().unwrap() {
+            let steps = want["steps"].as_u64().unwrap() as usize;
+            let run = scheduler(&case["config"]).schedule(steps).unwrap();
+            assert_eq!(
+                (run.steps(), run.sigmas.len(), run.targets.len()),
+                (steps, steps + 1, steps)
+            );
+            let first = f64::from(run.init_noise_sigma);
+            let first = if scaled { first / norm(run.sigmas[0]) } else { first };
+            let pairs = [
+                (&run.sigmas, &want["sigmas"]), // null for DDIM, which has no table of them
+                (&run.timesteps, &want["timesteps"]),
+                (&vec![first as f32], &json!([want["init_noise_sigma"]])),
+            ];
+            for (got, want) in pairs.into_iter().filter(|(_, want)| !want.is_null()) {
+                let want = floats(want);
+                assert_eq!(got.len(), want.len());
+                for (a, b) in got.iter().zip(want) {
+                    // The timestep of the smallest sigma is a difference of logarithms: absolute 1e-3.
+                    let close = (a - b).abs() <= 1e-6 * b.abs().max(1e-3) + 1e-6;
+                    assert!(close, "{} {steps}: {a} for {b}", case["config"]);
+                }
             }
         }
     }
+}
+
+/// The golden's stand-in for a denoiser.
+fn model(x: f64, t: f64) -> f64 {
+    x * (0.5 + 0.0004 * t) + 0.25 * (2.0 * x + t / 300.0).cos()
+}
+
+/// Runs the golden's two stages through [`Schedule::step`]; the state after every step, at diffusers' scale.
+fn run(schedule: &Schedule, golden: &Value) -> Vec<Vec<f64>> {
+    let doubles = |v: &Value| -> Vec<f64> { floats(v).into_iter().map(f64::from).collect() };
+    let restart = golden["restart"].as_u64().unwrap() as usize;
+    let (low, scaled) = (golden["low"].as_f64().unwrap(), golden["scaled"] == true);
+    let mut added = golden["added"].as_array().unwrap().iter().map(doubles);
+    let (mut states, mut reference) = (Vec::new(), Vec::new());
+    for (first, noise) in [0, restart].into_iter().zip(golden["noises"].as_array().unwrap()) {
+        let noise = doubles(noise);
+        let start = if first == 0 { schedule.init_noise_sigma } else { schedule.sigmas[first] };
+        let mut x: Vec<f64> = noise.iter().map(|n| n * f64::from(start)).collect();
+        x.iter_mut().zip(&reference).for_each(|(x, r)| *x += r);
+        let mut previous = vec![0.0; x.len()];
+        for i in first..schedule.steps() {
+            let (step, sigma) = (schedule.step(i, first), f64::from(schedule.sigmas[i]));
+            let fresh = added.next().unwrap_or_else(|| vec![0.0; x.len()]);
+            for k in 0..x.len() {
+                let out = model(x[k] / norm(schedule.sigmas[i]), f64::from(schedule.timesteps[i]));
+                let mut x0 = match schedule.prediction {
+                    PredictionType::Epsilon => x[k] - sigma * out,
+                    PredictionType::VPrediction => {
+                        x[k] / (sigma * sigma + 1.0) - out * sigma / norm(schedule.sigmas[i])
+                    }
+                };
+                if first > 0 {
+                    x0 += f64::from(schedule.sg_weight(i, first)) * low * (reference[k] - x0);
+                }
+                x[k] = step.x * x[k]
+                    + step.x0 * x0
+                    + step.previous * previous[k]
+                    + step.noise * fresh[k];
+                previous[k] = x0;
+            }
+            let scale = if scaled { norm(schedule.sigmas[i + 1]) } else { 1.0 };
+            states.push(x.iter().map(|v| v / scale).collect());
+        }
+        reference = x;
+    }
+    states
+}
+
+#[test]
+fn trajectories_equal_those_of_diffusers() {
+    let cases = cases();
+    assert_eq!(cases.len(), 38);
+    for case in cases {
+        let want = case["trajectory"]["states"].as_array().unwrap();
+        let steps = case["trajectory"]["steps"].as_u64().unwrap() as usize;
+        let schedule = scheduler(&case["config"]).schedule(steps).unwrap();
+        let got = run(&schedule, &case["trajectory"]);
+        assert_eq!(got.len(), want.len());
+        for (i, (got, want)) in got.iter().zip(want).enumerate() {
+            let want = floats(want);
+            let square = |v: f64| v * v;
+            let size: f64 = want.iter().map(|v| square(f64::from(*v))).sum();
+            let error: f64 = got.iter().zip(want).map(|(a, b)| square(a - f64::from(b))).sum();
+            let error = (error / size).sqrt();
+            assert!(error <= 1e-5, "{}: step {i} errs by {error:.1e}", case["config"]);
+        }
+    }
+}
+
+#[test]
+fn the_first_step_after_a_restart_has_no_history() {
+    let mut config = sdxl();
+    config["_class_name"] = json!("DPMSolverMultistepScheduler");
+    let run = scheduler(&config).schedule(20).unwrap();
+    for (i, first) in [(0, 0), (12, 12), (19, 12)] {
+        assert_eq!(run.step(i, first).previous, 0.0, "step {i} from {first}");
+    }
+    assert!(run.step(12, 0).previous < 0.0 && run.step(13, 12).previous < 0.0);
+}
+
+#[test]
+fn samplers_have_the_names_that_people_type() {
+    let sampler = |name: &str| name.parse::<SamplerChoice>().unwrap();
+    let choice = |sampler, karras| SamplerChoice { sampler: Some(sampler), karras };
+    for (names, want) in [
+        (["euler", "Euler", "EULER"], choice(Sampler::Euler, false)),
+        (["euler_a", "Euler a", "euler-ancestral"], choice(Sampler::EulerAncestral, false)),
+        (["ddim", "DDIM", "d d i m"], choice(Sampler::Ddim, false)),
+        (["dpm++2m", "DPM++ 2M", "dpmpp_2m"], choice(Sampler::DpmPlusPlus2M, false)),
+        (
+            ["DPM++ 2M Karras", "dpmpp_2m_karras", "dpm++2m-karras"],
+            choice(Sampler::DpmPlusPlus2M, true),
+        ),
+    ] {
+        for name in names {
+            assert_eq!(sampler(name), want, "{name}");
+        }
+        let shown = want.sampler.unwrap().to_string();
+        assert_eq!(sampler(&shown).sampler, want.sampler, "{shown}");
+    }
+    for name in ["", "karras", "dpm++2s_a", "ddim_trailing", "DPM++ SDE"] {
+        assert_eq!(name.parse::<SamplerChoice>().unwrap_err().kind(), ErrorKind::Usage, "{name}");
+    }
+}
+
+#[test]
+fn a_request_overrides_the_configs_sampler() {
+    let choose = |config: &Value, name: &str| {
+        Scheduler::from_config(config, name.parse().unwrap()).map(|s| s.schedule(9).unwrap())
+    };
+    let with = |key: &str, value: Value| {
+        let mut config = sdxl();
+        config[key] = value;
+        config
+    };
+    // What another class's config holds is read by the rules of the sampler that was named.
+    for (class, name) in [
+        ("DPMSolverMultistepScheduler", "dpm++2m"),
+        ("EulerAncestralDiscreteScheduler", "euler_a"),
+        ("DDIMScheduler", "ddim"),
+    ] {
+        let mut own = with("_class_name", json!(class));
+        own["clip_sample"] = json!(false);
+        assert_eq!(choose(&sdxl(), name).unwrap(), scheduler(&own).schedule(9).unwrap());
+    }
+    let karras = with("use_karras_sigmas", json!(true));
+    assert_eq!(choose(&karras, "euler").unwrap(), choose(&sdxl(), "Euler Karras").unwrap());
+    assert_eq!(choose(&karras, "dpm++2m").unwrap(), choose(&sdxl(), "DPM++ 2M Karras").unwrap());
+    assert_eq!(choose(&karras, "ddim").unwrap(), choose(&sdxl(), "ddim").unwrap());
+    assert!(choose(&sdxl(), "ddim karras").unwrap_err().to_string().contains("Karras"));
+    // A class without a sampler here lends its noise levels; a class of another kind does not.
+    let unipc = with("_class_name", json!("UniPCMultistepScheduler"));
+    assert!(Scheduler::from_config(&unipc, SamplerChoice::default()).is_err());
+    assert_eq!(choose(&unipc, "euler").unwrap(), choose(&sdxl(), "euler").unwrap());
+    let flow = with("_class_name", json!("FlowMatchEulerDiscreteScheduler"));
+    assert!(choose(&flow, "euler").unwrap_err().to_string().contains("FlowMatch"));
+}
+
+#[test]
+fn a_config_as_diffusers_saves_it_can_be_read() {
+    let scratch = super::Scratch::new("saved-scheduler");
+    scratch.write("model_index.json", "{}");
+    scratch.write("scheduler.json", golden("sampling.json")["saved_dpm_solver"].as_str().unwrap());
+    let config: Value = scratch.files().read_json("scheduler.json").unwrap();
+    assert_eq!(scheduler(&config).sampler(), Sampler::DpmPlusPlus2M);
 }
 
 fn sdxl() -> Value {
@@ -39,7 +205,7 @@ fn sdxl() -> Value {
 
 #[test]
 fn guidance_weight_falls_from_one_at_the_restart() {
-    let scheduler = EulerDiscrete::from_config(&sdxl()).unwrap();
+    let scheduler = scheduler(&sdxl());
     let run = scheduler.schedule(50).unwrap();
     let restart = restart_step(50, 0.4);
     assert_eq!((restart, run.timesteps[restart]), (30, 381.0));
@@ -72,10 +238,11 @@ fn unsupported_scheduler_values_name_key_and_value() {
     let says = |key: &str, value: Value, what: &str| {
         let mut config = sdxl();
         config[key] = value;
-        let error = EulerDiscrete::from_config(&config).unwrap_err().to_string();
+        let error =
+            Scheduler::from_config(&config, SamplerChoice::default()).unwrap_err().to_string();
         assert!(error.contains(key) && error.contains(what), "{error} lacks {key} or {what}");
     };
-    says("_class_name", json!("DDIMScheduler"), "\"DDIMScheduler\"");
+    says("_class_name", json!("PNDMScheduler"), "\"PNDMScheduler\"");
     says("beta_schedule", json!("squaredcos_cap_v2"), "\"linear\" or \"scaled_linear\"");
     says("timestep_spacing", json!(3), "is 3");
     says("prediction_type", json!("sample"), "\"epsilon\" or \"v_prediction\"");
@@ -88,9 +255,9 @@ fn unsupported_scheduler_values_name_key_and_value() {
     says("beta_end", json!(4.0), "more than 0 and less than 1");
     says("trained_betas", json!([]), "0 values");
     says("trained_betas", json!([0.1, "x"]), "list of numbers");
-    assert!(EulerDiscrete::from_config(&json!(null)).is_err());
+    assert!(Scheduler::from_config(&json!(null), SamplerChoice::default()).is_err());
     let velocity = json!({"prediction_type": "v_prediction", "trained_betas": null, "mystery": 1});
-    let scheduler = EulerDiscrete::from_config(&velocity).unwrap();
+    let scheduler = scheduler(&velocity);
     assert_eq!(scheduler.prediction(), PredictionType::VPrediction);
     for steps in [0, 1001, usize::MAX] {
         assert_eq!(scheduler.schedule(steps).unwrap_err().kind(), ErrorKind::Usage);
@@ -98,13 +265,45 @@ fn unsupported_scheduler_values_name_key_and_value() {
 }
 
 #[test]
-fn every_step_count_gives_a_falling_schedule() {
-    for spacing in ["leading", "linspace", "trailing"] {
+fn each_class_refuses_what_it_cannot_run() {
+    for (class, key, value, expected) in [
+        ("DDIM", "clip_sample", json!(true), "false"),
+        ("DDIM", "clip_sample", json!(null), "absent, expected false"),
+        ("DDIM", "thresholding", json!(true), "false"),
+        ("DDIM", "set_alpha_to_one", json!(1), "true or false"),
+        ("DPMSolverMultistep", "algorithm_type", json!("sde-dpmsolver++"), "\"dpmsolver++\""),
+        ("DPMSolverMultistep", "solver_type", json!("heun"), "\"midpoint\""),
+        ("DPMSolverMultistep", "solver_order", json!(3), "2 to 2"),
+        ("DPMSolverMultistep", "lambda_min_clipped", json!(-5.1), "null"),
+        ("DPMSolverMultistep", "variance_type", json!("learned"), "null"),
+        ("DPMSolverMultistep", "use_lu_lambdas", json!(true), "false"),
+        ("DPMSolverMultistep", "use_flow_sigmas", json!(true), "false"),
+        ("DPMSolverMultistep", "final_sigmas_type", json!("sigma_min"), "\"zero\""),
+        ("EulerAncestralDiscrete", "rescale_betas_zero_snr", json!(true), "false"),
+        ("EulerDiscrete", "interpolation_type", json!("log_linear"), "\"linear\""),
+    ] {
+        let mut config = sdxl();
+        config["_class_name"] = json!(format!("{class}Scheduler"));
+        config["clip_sample"] = json!(false);
+        config[key] = value.clone();
+        let error = Scheduler::from_config(&config, SamplerChoice::default()).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(key) && text.contains(expected), "{text} lacks {key} or {expected}");
+    }
+}
+
+#[test]
+fn every_step_count_gives_a_falling_schedule_and_finite_steps() {
+    let classes = ["EulerDiscrete", "EulerAncestralDiscrete", "DDIM", "DPMSolverMultistep"];
+    let spacings = ["leading", "linspace", "trailing"];
+    for (class, spacing) in classes.iter().flat_map(|c| spacings.map(|s| (c, s))) {
         for karras in [false, true] {
             let mut config = sdxl();
+            config["_class_name"] = json!(format!("{class}Scheduler"));
+            config["clip_sample"] = json!(false);
             config["timestep_spacing"] = json!(spacing);
             config["use_karras_sigmas"] = json!(karras);
-            let scheduler = EulerDiscrete::from_config(&config).unwrap();
+            let scheduler = scheduler(&config);
             for steps in [1, 2, 3, 9, 29, 97, 499, 500, 999, 1000] {
                 let run = scheduler.schedule(steps).unwrap();
                 // 1000 steps from offset 1 start past the table's end, so the first two levels are equal.
@@ -113,45 +312,14 @@ fn every_step_count_gives_a_falling_schedule() {
                     "{config} {steps}"
                 );
                 assert_eq!(run.sigmas[steps], 0.0);
+                for i in 0..steps {
+                    let s = run.step(i, 0);
+                    let finite = [s.x, s.x0, s.previous, s.noise].iter().all(|v| v.is_finite());
+                    assert!(finite, "{config}: step {i} of {steps} is {s:?}");
+                }
             }
         }
     }
-    let one = EulerDiscrete::from_config(&json!({"num_train_timesteps": 1})).unwrap();
+    let one = scheduler(&json!({"num_train_timesteps": 1}));
     assert_eq!(one.schedule(1).unwrap().steps(), 1);
-}
-
-#[test]
-fn normals_and_integers_equal_those_of_torch() {
-    for case in golden("randn.json")["cases"].as_array().unwrap() {
-        let mut rng = TorchRng::new(case["seed"].as_u64().unwrap());
-        for want in case["normals"].as_array().unwrap() {
-            let want = floats(want);
-            let got = rng.randn(want.len());
-            for (a, b) in got.iter().zip(&want) {
-                assert!((a - b).abs() <= 4e-6, "{} values: {a} for {b}", want.len());
-            }
-        }
-        for (limit, want) in
-            case["limits"].as_array().unwrap().iter().zip(case["integers"].as_array().unwrap())
-        {
-            let got = rng.uniform_u32(limit.as_u64().unwrap() as u32);
-            assert_eq!(u64::from(got), want.as_u64().unwrap());
-        }
-    }
-}
-
-#[test]
-fn the_generator_is_the_published_mersenne_twister() {
-    let mut rng = TorchRng::new(5489);
-    let ten_thousandth = (0..10_000).map(|_| rng.next_u32()).last();
-    assert_eq!(ten_thousandth, Some(4_123_659_995));
-}
-
-#[test]
-fn streams_have_their_own_seeds() {
-    assert_eq!(stream_seed(5, ""), 5 ^ 0xcbf2_9ce4_8422_2325);
-    assert_eq!(stream_seed(0, "a"), 0xaf63_dc4c_8601_ec8c); // published FNV-1a test value
-    let low = |name: &str| stream_seed(9, name) as u32;
-    assert!(low("noise.1") != low("noise.2") && low("noise.1") != low("jitter.1"));
-    assert!(TorchRng::new(0).randn(0).is_empty());
 }

@@ -328,21 +328,47 @@ pub const TEST_CASES: &[Case] = &[
     // Guidance takes a difference times 5.5.
     case("guided", 4e-6, PredictX0 { x: [1, 9, 7, 4], guided: true }),
     case("guided_odd", 4e-6, PredictX0 { x: [2, 9, 7, 6], guided: true }),
-    case("euler", POINT, Lift { x: [1, 9, 7, 4], low: [1, 1], terms: [true, true, false] }),
-    case("low_pass", 3e-6, Lift { x: [2, 16, 24, 4], low: [2, 3], terms: [false, false, true] }),
-    case("mixing", 3e-6, Lift { x: [1, 32, 40, 4], low: [4, 5], terms: [true, false, true] }),
-    case("all_terms_odd", 3e-6, Lift { x: [2, 19, 23, 6], low: [4, 5], terms: [true, true, true] }),
+    case("euler", POINT, Lift { x: [1, 9, 7, 4], low: [1, 1], terms: [true, true, false, false] }),
+    case(
+        "third_term",
+        POINT,
+        Lift { x: [1, 9, 7, 4], low: [1, 1], terms: [true, true, true, false] },
+    ),
+    case(
+        "low_pass",
+        3e-6,
+        Lift { x: [2, 16, 24, 4], low: [2, 3], terms: [false, false, false, true] },
+    ),
+    case(
+        "mixing",
+        3e-6,
+        Lift { x: [1, 32, 40, 4], low: [4, 5], terms: [true, false, false, true] },
+    ),
+    case(
+        "euler_guided_odd",
+        3e-6,
+        Lift { x: [2, 19, 23, 6], low: [4, 5], terms: [true, true, false, true] },
+    ),
+    case(
+        "all_terms_odd",
+        3e-6,
+        Lift { x: [2, 19, 23, 6], low: [4, 5], terms: [true, true, true, true] },
+    ),
     case(
         "low_of_one_pixel",
         3e-6,
-        Lift { x: [1, 9, 7, 3], low: [1, 1], terms: [true, true, true] },
+        Lift { x: [1, 9, 7, 3], low: [1, 1], terms: [true, true, false, true] },
     ),
     case(
         "low_of_full_size",
         3e-6,
-        Lift { x: [1, 9, 7, 4], low: [9, 7], terms: [false, true, true] },
+        Lift { x: [1, 9, 7, 4], low: [9, 7], terms: [false, true, false, true] },
     ),
-    case("many_rows", 3e-6, Lift { x: [1, 80, 70, 4], low: [10, 8], terms: [true, true, true] }),
+    case(
+        "many_rows",
+        3e-6,
+        Lift { x: [1, 80, 70, 4], low: [10, 8], terms: [true, true, false, true] },
+    ),
     // Weights are f32 roundings of f64 ones: a few ulp of sums of up to 16 × 16 taps.
     case("bicubic_doubling", 2e-6, Bicubic { x: [1, 16, 12, 4], out: [32, 24] }),
     case("bicubic_odd", 2e-6, Bicubic { x: [2, 9, 7, 3], out: [20, 11] }),

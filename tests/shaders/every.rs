@@ -216,9 +216,12 @@ fn pointwise_family(g: &mut Graph) {
             latent::predict_x0(g, x, model, step).unwrap();
         }
     }
+    for bits in 0..16 {
+        let pick = |bit: u32| (bits & bit != 0).then_some(x);
+        latent::lift(g, shape, [pick(1), pick(2), pick(8)], pick(4), step).unwrap();
+    }
     for bits in 0..8 {
         let pick = |bit: u32| (bits & bit != 0).then_some(x);
-        latent::lift(g, shape, pick(1), pick(2), pick(4), step).unwrap();
         let axis = if bits & 4 == 0 { Axis::Height } else { Axis::Width };
         let base = (bits & 2 != 0).then(|| match axis {
             Axis::Height => input(g, Shape { height: 16, ..shape }, F32),

@@ -8,7 +8,7 @@ use crate::gpu::Slabs;
 use crate::graph::Graph;
 use crate::models::sdxl_unet::{Conditioning, Draw, Unet, Windows};
 use crate::pipeline::model::{Loaded, Precision};
-use crate::sampling::{EulerDiscrete, Schedule, TorchRng};
+use crate::sampling::TorchRng;
 use crate::scalediff::{Attention, Denoiser, Prediction};
 use crate::tensor::{DType, Shape, Tensor};
 
@@ -16,8 +16,6 @@ use crate::tensor::{DType, Shape, Tensor};
 pub struct SdxlDenoiser {
     /// The network.
     pub unet: Arc<Loaded<Unet>>,
-    /// The model folder's scheduler.
-    pub scheduler: EulerDiscrete,
     /// One per branch, the negative first.
     pub embeddings: Vec<TextEmbedding>,
     /// Micro-conditioning in pixels: original height and width, crop top and left, target height and width.
@@ -45,15 +43,18 @@ impl Denoiser for SdxlDenoiser {
         self.precision.dtype()
     }
 
-    fn schedule(&self, steps: usize) -> Result<Schedule> {
-        self.scheduler.schedule(steps)
-    }
-
-    fn predict(&self, g: &mut Graph, input: Tensor, attention: Attention) -> Result<Prediction> {
+    fn predict(
+        &self,
+        g: &mut Graph,
+        input: Tensor,
+        branches: u32,
+        attention: Attention,
+    ) -> Result<Prediction> {
         let unet = &self.unet.net;
         let c = &unet.config;
-        let branches = self.branches();
-        let tokens = self.embeddings.first().map_or(0, |e| e.tokens);
+        let skipped = self.embeddings.len().saturating_sub(branches as usize);
+        let embeddings = &self.embeddings[skipped..];
+        let tokens = embeddings.first().map_or(0, |e| e.tokens);
         let conditioning = Conditioning {
             time: g.input("time", Shape::matrix(branches, c.channels[0]), DType::F32),
             added: g.input("added", Shape::matrix(branches, c.added_dim), DType::F32),
@@ -65,7 +66,7 @@ impl Denoiser for SdxlDenoiser {
         };
         let mut added = Vec::new();
         let mut context = Vec::new();
-        for e in &self.embeddings {
+        for e in embeddings {
             added.extend(unet.added_values(&e.pooled, &self.time_ids)?);
             context.extend_from_slice(&e.context);
         }
@@ -94,7 +95,7 @@ impl Denoiser for SdxlDenoiser {
     }
 
     fn step_values(&self, timestep: f32) -> Vec<Vec<f32>> {
-        vec![self.unet.net.time_values(timestep).repeat(self.embeddings.len())]
+        vec![self.unet.net.time_values(timestep)]
     }
 
     fn slabs(&self) -> &Slabs {

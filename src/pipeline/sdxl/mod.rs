@@ -15,13 +15,12 @@ use super::model::{Loaded, Model};
 use crate::error::{Error, Result};
 use crate::gpu::Caps;
 use crate::models::sdxl_unet::Unet;
-use crate::sampling::{EulerDiscrete, Schedule};
+use crate::sampling::{SamplerChoice, Schedule};
 use crate::scalediff::{Denoiser, Event, Progress, SizePlan};
 
 /// A model folder of this family.
 pub struct Sdxl {
     model: Model,
-    scheduler: EulerDiscrete,
     native_size: u32,
     zeros_for_absent_prompt: bool,
     keep_loaded: bool,
@@ -48,7 +47,6 @@ impl Sdxl {
             .with_hint("this looks like an inpainting or editing model; text-to-image models are supported"));
         }
         Ok(Self {
-            scheduler: model.scheduler()?,
             native_size: unet.sample_size.saturating_mul(vae.factor()),
             zeros_for_absent_prompt: zeros.unwrap_or(true),
             keep_loaded,
@@ -73,7 +71,6 @@ impl Sdxl {
         let time_ids = [size.base_height, size.base_width, 0, 0, size.base_height, size.base_width];
         Ok(SdxlDenoiser {
             unet,
-            scheduler: self.scheduler.clone(),
             embeddings,
             time_ids: time_ids.map(|v| v as f32),
             guidance,
@@ -114,8 +111,8 @@ impl Family for Sdxl {
         self.native_size
     }
 
-    fn schedule(&self, steps: usize) -> Result<Schedule> {
-        self.scheduler.schedule(steps)
+    fn schedule(&self, choice: SamplerChoice, steps: usize) -> Result<Schedule> {
+        self.model.scheduler(choice)?.schedule(steps)
     }
 
     fn denoiser(
