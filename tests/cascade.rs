@@ -1,0 +1,215 @@
+//! The cascade's sampling on the device, with a formula for a denoiser, against the same steps in f64.
+
+use std::cell::RefCell;
+
+use scalediff::error::Result;
+use scalediff::gpu::{Gpu, GpuOptions, Slabs};
+use scalediff::graph::{Graph, Pulse};
+use scalediff::kernels::latent::{StepCoefficients, lift};
+use scalediff::kernels::silu;
+use scalediff::sampling::{Noise, Rng, Sampler, SamplerChoice, Schedule, Scheduler};
+use scalediff::scalediff::{
+    Attention, Cascade, CascadeOptions, Codec, Coefficients, Denoiser, Prediction, SizePlan,
+    StageResult,
+};
+use scalediff::tensor::{DType, Tensor};
+use serde_json::json;
+
+const SEED: u64 = 5;
+const STEPS: usize = 10;
+const RESTART: usize = 4;
+const CFG: f32 = 3.0;
+/// What each branch adds, the negative one first.
+const SHIFTS: [f32; 2] = [-0.4, 0.3];
+
+/// silu(k(t) · input + shift), element by element.
+struct Formula {
+    scheduler: Scheduler,
+    slabs: Slabs,
+    /// The branches of every prediction recorded.
+    recorded: RefCell<Vec<u32>>,
+}
+
+fn slope(timestep: f32) -> f32 {
+    0.6 + 0.0002 * timestep
+}
+
+impl Denoiser for Formula {
+    fn latent_channels(&self) -> u32 {
+        4
+    }
+
+    fn branches(&self) -> u32 {
+        2
+    }
+
+    fn guidance(&self) -> f32 {
+        CFG
+    }
+
+    fn input_dtype(&self) -> DType {
+        DType::F32
+    }
+
+    fn schedule(&self, steps: usize) -> Result<Schedule> {
+        self.scheduler.schedule(steps)
+    }
+
+    fn predict(
+        &self,
+        g: &mut Graph,
+        input: Tensor,
+        branches: u32,
+        _: Attention,
+    ) -> Result<Prediction> {
+        self.recorded.borrow_mut().push(branches);
+        assert_eq!(input.shape.batch, branches);
+        let time = g.input("time", StepCoefficients::SHAPE, DType::F32);
+        let shift = g.input("shift", input.shape, DType::F32);
+        let sum = lift(g, input.shape, [Some(input), Some(shift), None], None, time)?;
+        let item = (input.shape.elems() / u64::from(branches)) as usize;
+        let shifts = &SHIFTS[SHIFTS.len() - branches as usize..];
+        Ok(Prediction {
+            output: silu::record(g, sum, DType::F32)?,
+            step: vec![time],
+            fixed: vec![(shift, shifts.iter().flat_map(|s| vec![*s; item]).collect())],
+        })
+    }
+
+    fn step_values(&self, timestep: f32) -> Vec<Vec<f32>> {
+        vec![Coefficients::sum(slope(timestep), 1.0, 0.0).values().to_vec()]
+    }
+
+    fn slabs(&self) -> &Slabs {
+        &self.slabs
+    }
+}
+
+/// A latent is a pixel, whose last channel is lost.
+struct Plain;
+
+impl Codec for Plain {
+    fn factor(&self) -> u32 {
+        1
+    }
+
+    fn decode(&mut self, latents: &[f32], _: u32, _: u32, _: Pulse) -> Result<Vec<f32>> {
+        Ok(latents.chunks_exact(4).flat_map(|p| [p[0], p[1], p[2]]).collect())
+    }
+
+    fn encode_doubled(&mut self, image: &[f32], h: u32, w: u32, _: Pulse) -> Result<Vec<f32>> {
+        Ok(doubled(image, h as usize, w as usize))
+    }
+}
+
+fn doubled(image: &[f32], h: usize, w: usize) -> Vec<f32> {
+    let pixel = |i: usize| &image[(i / (2 * w) / 2 * w + i % (2 * w) / 2) * 3..][..3];
+    (0..4 * h * w).flat_map(|i| [pixel(i), &[0.5]].concat()).collect()
+}
+
+fn noise(noise: Noise, h: u32, w: u32) -> Vec<f32> {
+    Rng::Cpu.randn(noise.seed(SEED), (4 * h * w) as usize)
+}
+
+fn silu(v: f64) -> f64 {
+    v / (1.0 + (-v).exp())
+}
+
+/// Both stages in f64. With a scale factor of 1 the low-pass keeps everything.
+fn expected(schedule: &Schedule, guided: std::ops::Range<usize>, size: SizePlan) -> [Vec<f64>; 2] {
+    let (h, w) = (size.base_height, size.base_width);
+    let mut stages = [0, 1].map(|_| Vec::new());
+    let mut reference: Vec<f64> = Vec::new();
+    for (stage, first) in [(0, 0), (1, RESTART)] {
+        let start = if stage == 0 { schedule.init_noise_sigma } else { schedule.sigmas[first] };
+        let fresh = |n| -> Vec<f64> {
+            noise(n, h << stage, w << stage).into_iter().map(f64::from).collect()
+        };
+        let mut x: Vec<f64> =
+            fresh(Noise::Stage(stage)).iter().map(|v| v * f64::from(start)).collect();
+        x.iter_mut().zip(&reference).for_each(|(x, r)| *x += r);
+        let mut previous = vec![0.0; x.len()];
+        for i in first..STEPS {
+            let (step, sigma) = (schedule.step(i, first), f64::from(schedule.sigmas[i]));
+            let added = fresh(Noise::Step { stage, step: i });
+            for k in 0..x.len() {
+                let input = x[k] / sigma.hypot(1.0) * f64::from(slope(schedule.timesteps[i]));
+                let [negative, positive] = SHIFTS.map(|s| silu(input + f64::from(s)));
+                let out = if guided.contains(&i) {
+                    negative + f64::from(CFG) * (positive - negative)
+                } else {
+                    positive
+                };
+                let mut x0 = x[k] - sigma * out;
+                if stage > 0 {
+                    x0 += f64::from(schedule.sg_weight(i, first)) * (reference[k] - x0);
+                }
+                x[k] = step.x * x[k]
+                    + step.x0 * x0
+                    + step.previous * previous[k]
+                    + step.noise * added[k];
+                previous[k] = x0;
+            }
+        }
+        let image: Vec<f32> =
+            x.chunks_exact(4).flat_map(|p| [0, 1, 2].map(|c| p[c] as f32)).collect();
+        reference = doubled(&image, h as usize, w as usize).into_iter().map(f64::from).collect();
+        stages[stage as usize] = x;
+    }
+    stages
+}
+
+fn distance(got: &[f32], want: &[f64]) -> f64 {
+    assert_eq!(got.len(), want.len());
+    let sum = |f: &dyn Fn(usize) -> f64| (0..want.len()).map(|i| f(i).powi(2)).sum::<f64>();
+    (sum(&|i| f64::from(got[i]) - want[i]) / sum(&|i| want[i])).sqrt()
+}
+
+/// Every sampler through a restart with structure guidance; what is recorded anew on the way (jitter moves
+/// windows, the guidance's range changes branches) carries the sampler's history along.
+#[test]
+fn every_sampler_steps_as_its_formula_says() {
+    let gpu = Gpu::open(&GpuOptions::default()).unwrap();
+    let config = json!({"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+                        "timestep_spacing": "trailing"});
+    let size = SizePlan::new(14, 10, 7, 1, Some(1)).unwrap();
+    let samplers = [Sampler::Euler, Sampler::EulerAncestral, Sampler::Ddim, Sampler::DpmPlusPlus2M];
+    for sampler in samplers {
+        for (guided, jitter, recorded) in [
+            (0..10, None, vec![2, 2]),
+            (0..10, Some(SEED), vec![2; 7]),
+            (2..6, None, vec![1, 2, 1, 2, 1]),
+            (0..4, None, vec![2, 1, 1]),
+        ] {
+            let choice = SamplerChoice { sampler: Some(sampler), karras: false };
+            let scheduler = Scheduler::from_config(&config, choice).unwrap();
+            let schedule = scheduler.schedule(STEPS).unwrap();
+            let denoiser = Formula { scheduler, slabs: Slabs::new(), recorded: RefCell::default() };
+            let options = CascadeOptions {
+                steps: STEPS,
+                restart_ratio: 0.6,
+                scale_factor: 1.0,
+                patches: true,
+                frequency_mixing: false,
+                structure_guidance: true,
+                guidance_start: guided.start as f64 / STEPS as f64,
+                guidance_stop: guided.end as f64 / STEPS as f64,
+                jitter,
+            };
+            let mut got = Vec::new();
+            let mut keep = |_: u32, result: &StageResult| {
+                got.push(result.latents.values.clone());
+                Ok(())
+            };
+            Cascade { gpu: &gpu, denoiser: &denoiser, codec: &mut Plain, options }
+                .run(&size, &mut |n, h, w| noise(n, h, w), &mut keep, &mut |_| Ok(()))
+                .unwrap();
+            for (stage, want) in expected(&schedule, guided.clone(), size).iter().enumerate() {
+                let error = distance(&got[stage], want);
+                println!("{sampler} {guided:?} stage {stage}: {error:.1e}");
+                assert!(error < 1e-5, "{sampler} {guided:?} stage {stage}: {error:.1e}");
+            }
+            assert_eq!(denoiser.recorded.into_inner(), recorded, "{sampler} {guided:?}");
+        }
+    }
+}
