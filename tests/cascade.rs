@@ -1,6 +1,7 @@
 //! The cascade's sampling on the device, with a formula for a denoiser, against the same steps in f64.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 
 use scalediff::error::Result;
 use scalediff::gpu::{Gpu, GpuOptions, Slabs};
@@ -9,8 +10,8 @@ use scalediff::kernels::latent::{StepCoefficients, lift};
 use scalediff::kernels::silu;
 use scalediff::sampling::{Noise, Rng, Sampler, SamplerChoice, Schedule, Scheduler};
 use scalediff::scalediff::{
-    Attention, Cascade, CascadeOptions, Codec, Coefficients, Denoiser, Prediction, SizePlan,
-    StageResult,
+    Attention, Cascade, CascadeOptions, Codec, Coefficients, Denoiser, Event, Latents, Prediction,
+    Progress, SizePlan,
 };
 use scalediff::tensor::{DType, Tensor};
 use serde_json::json;
@@ -24,10 +25,9 @@ const SHIFTS: [f32; 2] = [-0.4, 0.3];
 
 /// silu(k(t) · input + shift), element by element.
 struct Formula {
-    scheduler: Scheduler,
     slabs: Slabs,
     /// The branches of every prediction recorded.
-    recorded: RefCell<Vec<u32>>,
+    recorded: Rc<RefCell<Vec<u32>>>,
 }
 
 fn slope(timestep: f32) -> f32 {
@@ -49,10 +49,6 @@ impl Denoiser for Formula {
 
     fn input_dtype(&self) -> DType {
         DType::F32
-    }
-
-    fn schedule(&self, steps: usize) -> Result<Schedule> {
-        self.scheduler.schedule(steps)
     }
 
     fn predict(
@@ -105,6 +101,21 @@ impl Codec for Plain {
 fn doubled(image: &[f32], h: usize, w: usize) -> Vec<f32> {
     let pixel = |i: usize| &image[(i / (2 * w) / 2 * w + i % (2 * w) / 2) * 3..][..3];
     (0..4 * h * w).flat_map(|i| [pixel(i), &[0.5]].concat()).collect()
+}
+
+/// The latents of every stage.
+#[derive(Default)]
+struct Stages(Vec<Vec<f32>>);
+
+impl Progress for Stages {
+    fn event(&mut self, _: Event) -> Result<()> {
+        Ok(())
+    }
+
+    fn latents(&mut self, _: u32, latents: &Latents) -> Result<()> {
+        self.0.push(latents.values.clone());
+        Ok(())
+    }
 }
 
 fn noise(noise: Noise, h: u32, w: u32) -> Vec<f32> {
@@ -184,7 +195,8 @@ fn every_sampler_steps_as_its_formula_says() {
             let choice = SamplerChoice { sampler: Some(sampler), karras: false };
             let scheduler = Scheduler::from_config(&config, choice).unwrap();
             let schedule = scheduler.schedule(STEPS).unwrap();
-            let denoiser = Formula { scheduler, slabs: Slabs::new(), recorded: RefCell::default() };
+            let branches = Rc::new(RefCell::default());
+            let denoiser = Formula { slabs: Slabs::new(), recorded: Rc::clone(&branches) };
             let options = CascadeOptions {
                 steps: STEPS,
                 restart_ratio: 0.6,
@@ -196,20 +208,17 @@ fn every_sampler_steps_as_its_formula_says() {
                 guidance_stop: guided.end as f64 / STEPS as f64,
                 jitter,
             };
-            let mut got = Vec::new();
-            let mut keep = |_: u32, result: &StageResult| {
-                got.push(result.latents.values.clone());
-                Ok(())
-            };
-            Cascade { gpu: &gpu, denoiser: &denoiser, codec: &mut Plain, options }
-                .run(&size, &mut |n, h, w| noise(n, h, w), &mut keep, &mut |_| Ok(()))
+            let mut got = Stages::default();
+            let denoiser = Box::new(denoiser);
+            let codec = &mut Plain;
+            Cascade { gpu: &gpu, denoiser, codec, schedule: schedule.clone(), options }
+                .run(&size, &mut noise, &mut got)
                 .unwrap();
             for (stage, want) in expected(&schedule, guided.clone(), size).iter().enumerate() {
-                let error = distance(&got[stage], want);
-                println!("{sampler} {guided:?} stage {stage}: {error:.1e}");
+                let error = distance(&got.0[stage], want);
                 assert!(error < 1e-5, "{sampler} {guided:?} stage {stage}: {error:.1e}");
             }
-            assert_eq!(denoiser.recorded.into_inner(), recorded, "{sampler} {guided:?}");
+            assert_eq!(*branches.borrow(), recorded, "{sampler} {guided:?}");
         }
     }
 }
