@@ -10,8 +10,8 @@ use scalediff::kernels::latent::{StepCoefficients, lift};
 use scalediff::kernels::silu;
 use scalediff::sampling::{Noise, Rng, Sampler, SamplerChoice, Schedule, Scheduler};
 use scalediff::scalediff::{
-    Attention, Cascade, CascadeOptions, Codec, Coefficients, Denoiser, Event, Latents, Prediction,
-    Progress, SizePlan,
+    Attention, Cascade, CascadeOptions, Codec, Coefficients, Denoiser, Event, Filter, Latents,
+    Prediction, Progress, SizePlan,
 };
 use scalediff::tensor::{DType, Tensor};
 use serde_json::json;
@@ -200,7 +200,7 @@ fn every_sampler_steps_as_its_formula_says() {
             let options = CascadeOptions {
                 steps: STEPS,
                 restart_ratio: 0.6,
-                scale_factor: 1.0,
+                filter: Filter::Resample { scale_factor: 1.0 },
                 patches: true,
                 frequency_mixing: false,
                 structure_guidance: true,
