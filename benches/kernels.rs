@@ -54,6 +54,7 @@ const fn patches(items: u32, side: u32, window: u32, heads: u32, dim: u32) -> Ca
         window_w: window,
         jitter_h: 0,
         jitter_w: 0,
+        isolated: false,
     });
     attend(items, side * side, side * side, heads, dim, scope)
 }
@@ -132,6 +133,20 @@ const BENCH_CASES: &[Case] = &[
     case("tiny_low_pass_64x64", masked(64)),
     case("sdxl_low_pass_128x128", masked(128)),
     case("sdxl_low_pass_512x512", masked(512)),
+    case(
+        "tiny_64x64",
+        GatherWindows { x: [2, 64, 64, 4], window: [16, 16], apart: false, part: [0, 13] },
+    ),
+    case(
+        "tiny_64x64",
+        AverageWindows {
+            x: [2, 64, 64, 4],
+            window: [16, 16],
+            apart: false,
+            part: [0, 13],
+            before: true,
+        },
+    ),
 ];
 
 /// Rows verified of every case.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use scalediff::gpu::{Caps, Limits};
 use scalediff::pipeline::{Phase, Precision, Request, plan};
+use scalediff::scalediff::StageAttention;
 use scalediff::weights::ModelFiles;
 
 fn sdxl(limits: &str, request: Request) -> Vec<Phase> {
@@ -32,7 +33,7 @@ fn the_work_of_full_size_sdxl_is_what_its_layers_add_up_to() {
         let request = Request {
             width: Some(side),
             height: Some(side),
-            full_attention: full,
+            attention: if full { StageAttention::Full } else { StageAttention::Patches },
             ..Request::default()
         };
         let got = unet_tflop(&sdxl("webgpu", request));

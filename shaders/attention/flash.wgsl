@@ -6,7 +6,8 @@
 //     0 full      all lk keys of its item
 //     1 causal    keys j <= i
 //     2 patches   Neighborhood Patch Attention on a grid: queries of one block of P_y × P_x (half a window per axis) share
-//                 one key window; its origin follows from the block, so nothing is gathered or copied.
+//                 one key window; its origin follows from the block, so nothing is gathered or copied. ISOLATED blocks
+//                 are their own windows.
 //   The keys of a dispatch are those in the bound rows of k and v; with the slot `carry` not `none`,
 //   several dispatches see one segment of the keys each.
 //   The slot `attend` is the engine: tile (GPUs), lanes (wide CPU vectors), columns (any alignment, slow).
@@ -48,9 +49,10 @@ fn ceil_div(a: u32, b: u32) -> u32 { return (a + b - 1u) / b; }
 
 // ---- which queries and keys -------------------------------------------------------------------
 
-// Patches: queries of one block, per axis half a window.
-fn patch_h() -> u32 { return max(low(params.window) / 2u, 1u); }
-fn patch_w() -> u32 { return max(high(params.window) / 2u, 1u); }
+// Patches: queries of one block, per axis half a window (all of it where ISOLATED).
+fn block_side(window: u32) -> u32 { return select(max(window / 2u, 1u), window, ISOLATED); }
+fn patch_h() -> u32 { return block_side(low(params.window)); }
+fn patch_w() -> u32 { return block_side(high(params.window)); }
 fn jitter_h() -> u32 { return (params.v_col_jitter >> 16u) & 0xffu; }
 fn jitter_w() -> u32 { return params.v_col_jitter >> 24u; }
 fn blocks_h() -> u32 { return (low(params.grid) - 1u + jitter_h()) / patch_h() + 1u; }
@@ -59,7 +61,8 @@ fn blocks_w() -> u32 { return (high(params.grid) - 1u + jitter_w()) / patch_w() 
 // First key of the window of query block `block` along one axis.
 fn window_origin(block: u32, queries: u32, window: u32, len: u32, jitter: u32) -> u32 {
     let last = i32(max(len, window) - window);
-    return u32(clamp(i32(block * queries) - i32(jitter) - i32(window / 4u), 0, last));
+    let margin = select(window / 4u, 0u, ISOLATED);
+    return u32(clamp(i32(block * queries) - i32(jitter) - i32(margin), 0, last));
 }
 
 // The keys that one block of queries sees, numbered t = 0.. in row order; begin..end are those bound here.

@@ -7,7 +7,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use crate::gpu::{GpuOptions, Tier};
 use crate::pipeline::{Precision, Request};
 use crate::sampling::{Rng, SamplerChoice};
-use crate::scalediff::Mask;
+use crate::scalediff::{Mask, StageAttention};
 
 /// High-resolution pictures without training, on any GPU: ScaleDiff in wgpu.
 #[derive(Debug, Parser)]
@@ -88,13 +88,34 @@ impl From<PrecisionArg> for Precision {
     }
 }
 
-/// Which keys self-attention sees in the stages after the first.
+/// What the stages after the first see of their larger picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum AttentionArg {
     /// Neighborhood patches: a window of the base size around each patch.
     Npa,
     /// The whole picture: slower, and repeats itself.
     Full,
+    /// Overlapping windows of the base size, predicted apart and averaged: slower still, and each
+    /// window shows the whole prompt.
+    Multidiffusion,
+    /// For measurements: patches that see their own block only.
+    #[value(hide = true)]
+    IsolatedNpa,
+    /// For measurements: windows as small as the blocks, side by side, which leaves seams.
+    #[value(hide = true)]
+    IsolatedWindows,
+}
+
+impl From<AttentionArg> for StageAttention {
+    fn from(a: AttentionArg) -> Self {
+        match a {
+            AttentionArg::Npa => StageAttention::Patches,
+            AttentionArg::Full => StageAttention::Full,
+            AttentionArg::Multidiffusion => StageAttention::Windows,
+            AttentionArg::IsolatedNpa => StageAttention::IsolatedPatches,
+            AttentionArg::IsolatedWindows => StageAttention::IsolatedWindows,
+        }
+    }
 }
 
 /// The low-pass of latent frequency mixing and structure guidance.
@@ -241,7 +262,7 @@ impl RequestArgs {
             scale_factor: self.scale_factor,
             filter: self.filter.into(),
             filter_cutoff: self.filter_cutoff,
-            full_attention: self.attention == AttentionArg::Full,
+            attention: self.attention.into(),
             no_frequency_mixing: self.no_lfm,
             no_structure_guidance: self.no_sg,
             jitter: self.jitter,

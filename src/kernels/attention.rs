@@ -34,6 +34,8 @@ pub enum AttentionScope {
 }
 
 /// Neighborhood patches: queries in blocks of half a window, each with one window of keys around it.
+/// Isolated ones see no further than their own block, which is then the window: for measuring what the
+/// overlap is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PatchGeometry {
     /// The grid of tokens.
@@ -45,12 +47,13 @@ pub struct PatchGeometry {
     /// Shift of the blocks, 0 to half a window.
     pub jitter_h: u32,
     pub jitter_w: u32,
+    pub isolated: bool,
 }
 
 impl PatchGeometry {
     /// Queries of one block, per axis.
     pub fn patch(&self) -> (u32, u32) {
-        ((self.window_h / 2).max(1), (self.window_w / 2).max(1))
+        (block_of(self.window_h, self.isolated), block_of(self.window_w, self.isolated))
     }
 
     /// Blocks per axis; the jitter adds at most one.
@@ -65,11 +68,16 @@ impl PatchGeometry {
     }
 }
 
+/// Queries that share a window, along one axis.
+fn block_of(window: u32, isolated: bool) -> u32 {
+    if isolated { window } else { (window / 2).max(1) }
+}
+
 /// First key of the window that position `at` sees, along one axis of `len` tokens.
-pub fn patch_origin(at: u32, window: u32, len: u32, jitter: u32) -> u32 {
-    let block = (window / 2).max(1);
-    let origin =
-        i64::from(block * ((at + jitter) / block)) - i64::from(jitter) - i64::from(window / 4);
+pub fn patch_origin(at: u32, window: u32, len: u32, jitter: u32, isolated: bool) -> u32 {
+    let block = block_of(window, isolated);
+    let margin = if isolated { 0 } else { window / 4 };
+    let origin = i64::from(block * ((at + jitter) / block)) - i64::from(jitter) - i64::from(margin);
     origin.clamp(0, i64::from(len.saturating_sub(window))) as u32
 }
 
@@ -242,9 +250,11 @@ pub fn choose(caps: &Caps, p: &Problem, carry: Carry, q: DType, kv: DType, out: 
         AttentionScope::Causal => 1,
         AttentionScope::Patches(_) => 2,
     };
+    let isolated = matches!(p.scope, AttentionScope::Patches(g) if g.isolated);
     Variant::new()
         .num("HEAD_DIM", p.heads.dim)
         .num("SCOPE", scope)
+        .flag("ISOLATED", isolated)
         .num("BLOCK_Q", tiling.block_q)
         .num("SLICE4", tiling.slice4)
         .flag("ALIGNED", p.aligned && p.heads.dim % 4 == 0)
@@ -424,7 +434,8 @@ fn key_rows(p: &PatchGeometry, rows: &Range<u32>) -> Range<u32> {
     let per_item = p.height * p.width;
     let origin = |row: u32| {
         row / per_item * per_item
-            + patch_origin(row % per_item / p.width, p.window_h, p.height, p.jitter_h) * p.width
+            + patch_origin(row % per_item / p.width, p.window_h, p.height, p.jitter_h, p.isolated)
+                * p.width
     };
     let last = rows.end.max(1) - 1;
     origin(rows.start)..origin(last) + p.window_h.min(p.height) * p.width
@@ -438,18 +449,22 @@ mod tests {
     fn window_origins_match_the_enumerated_blocks() {
         for (len, window) in [(128u32, 64u32), (20, 8), (19, 8), (9, 8), (5, 8), (7, 1), (12, 3)] {
             let w = window.min(len);
-            let block = (window / 2).max(1);
-            for jitter in 0..=window / 2 {
-                for b in 0..=(len + jitter) / block {
-                    let from = (b * block) as i64 - jitter as i64;
-                    let want = (from - (window / 4) as i64).clamp(0, (len - w) as i64) as u32;
-                    for at in from.max(0)..(from + block as i64).min(len as i64) {
-                        assert_eq!(patch_origin(at as u32, window, len, jitter), want);
+            for (block, margin, isolated) in
+                [((window / 2).max(1), window / 4, false), (window, 0, true)]
+            {
+                for jitter in 0..=window / 2 {
+                    for b in 0..=(len + jitter) / block {
+                        let from = (b * block) as i64 - jitter as i64;
+                        let want = (from - margin as i64).clamp(0, (len - w) as i64) as u32;
+                        for at in from.max(0)..(from + block as i64).min(len as i64) {
+                            let got = patch_origin(at as u32, window, len, jitter, isolated);
+                            assert_eq!(got, want);
+                        }
                     }
                 }
             }
         }
-        let origins: Vec<u32> = (0..4).map(|b| patch_origin(32 * b, 64, 128, 0)).collect();
+        let origins: Vec<u32> = (0..4).map(|b| patch_origin(32 * b, 64, 128, 0, false)).collect();
         assert_eq!(origins, [0, 16, 48, 64]);
     }
 

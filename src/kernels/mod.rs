@@ -10,3 +10,4 @@ pub mod latent;
 pub mod layer_norm;
 pub mod matmul;
 pub mod silu;
+pub mod windows;

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::gpu::Caps;
 use crate::graph::{Graph, Layout};
 use crate::sampling::restart_step;
-use crate::scalediff::{Attention, StepGraph};
+use crate::scalediff::{Denoiser, StepGraph};
 use crate::tensor::Shape;
 use crate::weights::ModelFiles;
 
@@ -126,18 +126,14 @@ pub fn plan(
             let resident_bytes = denoiser_bytes + decoder.slabs.bytes();
             phases.push(Phase { resident_bytes, ..phase });
         }
-        let attention = match stage > 0 && options.patches {
-            false => Attention::Full,
-            true => Attention::Patches {
-                base_height: size.base_height / vae.factor(),
-                base_width: size.base_width / vae.factor(),
-                jitter: options.jitter,
-            },
-        };
+        let base = (size.base_height / vae.factor(), size.base_width / vae.factor());
+        let attention = options.attention.scope(stage, base, options.jitter);
+        let windows = options.attention.windows(denoiser.as_ref(), stage, base, (h, w));
+        let model = windows.as_ref().map_or(denoiser.as_ref(), |d| d as &dyn Denoiser);
         let low =
             (stage > 0 && options.structure_guidance).then_some((options.filter, &[] as &[f32]));
-        let (d, branches) = (denoiser.as_ref(), denoiser.branches());
-        let step = StepGraph::record(caps, d, latents, attention, low, sampler, branches)?;
+        let branches = denoiser.branches();
+        let step = StepGraph::record(caps, model, latents, attention, low, sampler, branches)?;
         let name = format!("stage {stage}, denoise {width}×{height}");
         let phase = Phase::new(name, &step.graph, caps, denoiser_bytes)?;
         let replays = options.steps - if stage > 0 { skipped } else { 0 };

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::sampling::{Rng, Sampler, SamplerChoice};
-use crate::scalediff::{CascadeOptions, Filter, MAX_STAGES, Mask, SizePlan};
+use crate::scalediff::{CascadeOptions, Filter, MAX_STAGES, Mask, SizePlan, StageAttention};
 use crate::weights::ModelFiles;
 
 /// A request: plain data. Fields that are `None` take the model's default ([`Defaults`]).
@@ -50,8 +50,8 @@ pub struct Request {
     /// Cutoff of `filter` in cycles per latent, above 0 and at most 1; frequencies along an axis end at
     /// 0.5. Default: half the scale factor, where the reduced grid of the resampling ends.
     pub filter_cutoff: Option<f64>,
-    /// Attention over the whole picture in the later stages. Default `false`: neighborhood patches.
-    pub full_attention: bool,
+    /// What the later stages see of their larger picture. Default: neighborhood patches.
+    pub attention: StageAttention,
     /// Do without latent frequency mixing. Default `false`.
     pub no_frequency_mixing: bool,
     /// Do without structure guidance. Default `false`.
@@ -133,7 +133,7 @@ impl Defaults {
             steps: request.steps.unwrap_or(self.steps),
             restart_ratio: request.restart_ratio.unwrap_or(self.restart_ratio),
             filter: self.filter(request)?,
-            patches: !request.full_attention,
+            attention: request.attention,
             frequency_mixing: !request.no_frequency_mixing,
             structure_guidance: !request.no_structure_guidance,
             guidance_start: request.guidance_start.unwrap_or(0.0),

@@ -61,8 +61,8 @@ pub fn attention(
             }
             AttentionScope::Patches(p) => {
                 let width = p.width as usize;
-                for (rows, key_rows) in blocks(p.height, p.window_h, p.jitter_h) {
-                    for (cols, key_cols) in blocks(p.width, p.window_w, p.jitter_w) {
+                for (rows, key_rows) in blocks(p.height, p.window_h, p.jitter_h, p.isolated) {
+                    for (cols, key_cols) in blocks(p.width, p.window_w, p.jitter_w, p.isolated) {
                         let key = |y: usize| key_cols.clone().map(move |x| y * width + x);
                         let keys: Vec<usize> = key_rows.clone().flat_map(key).collect();
                         for y in rows.clone() {
@@ -77,13 +77,13 @@ pub fn attention(
 }
 
 /// The blocks of one axis: their queries, and the keys that they see.
-fn blocks(len: u32, window: u32, jitter: u32) -> Vec<(Range<usize>, Range<usize>)> {
+fn blocks(len: u32, window: u32, jitter: u32, isolated: bool) -> Vec<(Range<usize>, Range<usize>)> {
     let (len, window, jitter) = (i64::from(len), i64::from(window), i64::from(jitter));
-    let block = (window / 2).max(1);
+    let (block, margin) = if isolated { (window, 0) } else { ((window / 2).max(1), window / 4) };
     let mut out = Vec::new();
     let mut from = -jitter;
     while from < len {
-        let origin = (from - window / 4).clamp(0, (len - window).max(0));
+        let origin = (from - margin).clamp(0, (len - window).max(0));
         let queries = from.max(0) as usize..(from + block).clamp(0, len) as usize;
         out.push((queries, origin as usize..(origin + window.min(len)) as usize));
         from += block;

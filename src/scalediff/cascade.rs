@@ -5,6 +5,7 @@ use super::filters::Filter;
 use super::progress::{Event, Progress, StageResult};
 use super::sampler::{Coefficients, Latents, State, StepGraph, StepInputs, StepPlan, restart};
 use super::size::SizePlan;
+use super::stage_attention::StageAttention;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::Gpu;
 use crate::sampling::{Noise, Schedule, restart_step, stream_seed};
@@ -19,8 +20,8 @@ pub struct CascadeOptions {
     pub restart_ratio: f64,
     /// The low-pass of frequency mixing and of structure guidance.
     pub filter: Filter,
-    /// Self-attention in neighborhood patches, after the first stage.
-    pub patches: bool,
+    /// What the stages after the first see.
+    pub attention: StageAttention,
     /// Latent frequency mixing; without it the encoded picture alone is the reference.
     pub frequency_mixing: bool,
     /// Structure guidance.
@@ -144,6 +145,8 @@ impl Cascade<'_> {
             let steps = options.steps - start.step;
             progress.event(Event::Stage { stage, width, height, steps })?;
             let base = (size.base_height / factor, size.base_width / factor);
+            let windows = options.attention.windows(denoiser, stage, base, (h, w));
+            let denoiser = windows.as_ref().map_or(denoiser, |d| d as &dyn Denoiser);
             let sampling = Sampling { gpu, denoiser, schedule: &schedule, options, stage, base };
             let latents = sampling.run(start, noise, progress)?;
             check(&latents.values, stage, "latents")?;
@@ -217,19 +220,11 @@ impl<'a> Sampling<'a> {
 
     /// The plan for a step and those after it that do not differ ([`Sampling::changes`]).
     fn compile(&self, step: usize, latents: Shape, low: Option<&[f32]>) -> Result<StepPlan<'a>> {
-        let attention = match (self.is_patched(), self.options.jitter) {
-            (false, _) => Attention::Full,
-            (true, seed) => Attention::Patches {
-                base_height: self.base.0,
-                base_width: self.base.1,
-                jitter: seed.map(|s| stream_seed(s, &format!("jitter.{}.{step}", self.stage))),
-            },
-        };
         let recorded = StepGraph::record(
             self.gpu.caps(),
             self.denoiser,
             latents,
-            attention,
+            self.attention(step),
             low.map(|values| (self.options.filter, values)),
             self.schedule.sampler,
             self.branches(step),
@@ -239,12 +234,14 @@ impl<'a> Sampling<'a> {
 
     /// Whether a step sees other windows or other branches than the one before it.
     fn changes(&self, step: usize) -> bool {
-        (self.is_patched() && self.options.jitter.is_some())
+        self.attention(step) != self.attention(step - 1)
             || self.branches(step) != self.branches(step - 1)
     }
 
-    fn is_patched(&self) -> bool {
-        self.stage > 0 && self.options.patches
+    fn attention(&self, step: usize) -> Attention {
+        let jitter =
+            self.options.jitter.map(|s| stream_seed(s, &format!("jitter.{}.{step}", self.stage)));
+        self.options.attention.scope(self.stage, self.base, jitter)
     }
 
     fn branches(&self, step: usize) -> u32 {

@@ -11,8 +11,9 @@ pub enum Attention {
     /// The whole grid.
     Full,
     /// Neighborhood patches, with windows as large as the base grid (in latents, at the finest level).
-    /// Shifted by whole numbers drawn from the named stream where a seed is given.
-    Patches { base_height: u32, base_width: u32, jitter: Option<u64> },
+    /// Shifted by whole numbers drawn from the named stream where a seed is given. Isolated patches
+    /// see no further than their own block of queries.
+    Patches { base_height: u32, base_width: u32, isolated: bool, jitter: Option<u64> },
 }
 
 /// What [`Denoiser::predict`] recorded.
@@ -36,8 +37,8 @@ pub trait Denoiser {
     fn guidance(&self) -> f32;
     /// Element type that the model takes its input in.
     fn input_dtype(&self) -> crate::tensor::DType;
-    /// Records one prediction for `input [branches, h, w, latent_channels]`; of several branches, one
-    /// alone is the last, the positive one.
+    /// Records predictions for `input [n × branches, h, w, latent_channels]`: n pictures of the first
+    /// branch, then n of the second. Of several branches, one alone is the last, the positive one.
     fn predict(
         &self,
         g: &mut Graph,

@@ -38,6 +38,8 @@ pub const SOURCES: &[(&str, &str)] = sources![
     "norm/group_norm_apply.wgsl",
     "norm/layer_norm.wgsl",
     "point/silu.wgsl",
+    "latent/average_windows.wgsl",
+    "latent/gather_windows.wgsl",
     "latent/lift.wgsl",
     "latent/model_input.wgsl",
     "latent/predict_x0.wgsl",

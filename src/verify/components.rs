@@ -18,8 +18,8 @@ use crate::pipeline::{
 };
 use crate::sampling::{Noise, Rng, SamplerChoice};
 use crate::scalediff::{
-    Cascade, CascadeOptions, Coefficients, Event, Filter, LowPass, Progress, SizePlan, StageResult,
-    upsample_bicubic,
+    Cascade, CascadeOptions, Coefficients, Event, Filter, LowPass, Progress, SizePlan,
+    StageAttention, StageResult, upsample_bicubic,
 };
 use crate::tensor::{DType, Shape, Tensor};
 
@@ -152,7 +152,7 @@ fn unet(model: &Model, case: &Case) -> Result<Outputs> {
         context: g.input("context", Shape::tokens(batch, tokens as u32, width as u32), dtype),
     };
     let base = params.npa.map(|n| (n.base_height, n.base_width));
-    let mut windows = Windows { base, jitter: None };
+    let mut windows = Windows { base, isolated: false, jitter: None };
     let y = g.scope("unet", |g| net.forward(g, x, conditioning, &mut windows))?;
     let inputs = [
         (x, to_rows(sample, shape)),
@@ -292,7 +292,7 @@ fn pipeline(model: &Model, case: &Case) -> Result<Outputs> {
         steps: p.steps,
         restart_ratio: p.restart_ratio,
         filter: Filter::Resample { scale_factor: p.scale_factor },
-        patches: true,
+        attention: StageAttention::Patches,
         frequency_mixing: true,
         structure_guidance: true,
         guidance_start: 0.0,
@@ -376,6 +376,7 @@ fn npa_attention(gpu: &Gpu, precision: Precision, case: &Case) -> Result<Outputs
         window_w: p.base_width,
         jitter_h: 0,
         jitter_w: 0,
+        isolated: false,
     });
     let slice = |i: usize| Slice { tensor: inputs[i].0, column: 0 };
     let o = attention::record(&mut g, slice(0), slice(1), slice(2), heads, scope, DType::F32)?;

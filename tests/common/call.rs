@@ -10,6 +10,7 @@ use scalediff::kernels::latent::{self, Axis, ResampleExtras, StepCoefficients, T
 use scalediff::kernels::layer_norm;
 use scalediff::kernels::matmul::{self, Activation};
 use scalediff::kernels::silu;
+use scalediff::kernels::windows::{self, WindowGrid};
 use scalediff::scalediff::{Filter, LowPass, Mask, bicubic_taps};
 use scalediff::tensor::{DType, Shape, Tensor};
 
@@ -148,6 +149,21 @@ pub enum Call {
         minus: bool,
         base: bool,
     },
+    /// Windows `part` (first, one after the last) of the picture `x`, half a window or a whole one apart.
+    GatherWindows {
+        x: [u32; 4],
+        window: [u32; 2],
+        apart: bool,
+        part: [u32; 2],
+    },
+    /// The same windows, back to the picture.
+    AverageWindows {
+        x: [u32; 4],
+        window: [u32; 2],
+        apart: bool,
+        part: [u32; 2],
+        before: bool,
+    },
 }
 
 /// A recorded call with the values of its inputs, rounded to what is stored.
@@ -215,6 +231,8 @@ impl Call {
             Call::Lift { .. } => "lift",
             Call::Bicubic { .. } | Call::Reduce { .. } => "resample",
             Call::Fft { .. } | Call::Masked { .. } => "fft",
+            Call::GatherWindows { .. } => "gather_windows",
+            Call::AverageWindows { .. } => "average_windows",
         }
     }
 
@@ -353,6 +371,20 @@ impl Call {
             }
             Call::Masked { x, mask, cutoff, minus, base } => {
                 low_pass(g, m, x, Filter::Fft { mask, cutoff }, minus, base)
+            }
+            Call::GatherWindows { x, window, apart, part: [first, end] } => {
+                let x = m.x(g, "x", shape(x), act);
+                let grid = WindowGrid::new(x.shape, window.into(), apart);
+                Box::new(move |g| windows::gather(g, x, grid, first..end))
+            }
+            Call::AverageWindows { x, window, apart, part: [first, end], before } => {
+                let [height, width] = window;
+                let xs = shape(x);
+                let grid = WindowGrid::new(xs, (height, width), apart);
+                let p = Shape { batch: xs.batch * (end - first), height, width, ..xs };
+                let p = m.x(g, "p", p, act);
+                let before = before.then(|| m.x(g, "before", xs, act));
+                Box::new(move |g| windows::average(g, p, before, grid, first..end))
             }
         }
     }

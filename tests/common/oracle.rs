@@ -3,6 +3,7 @@
 use scalediff::kernels::attention::{AttentionScope, Heads, patch_origin};
 use scalediff::kernels::conv2d::Geometry;
 use scalediff::kernels::matmul::Activation;
+use scalediff::kernels::windows::WindowGrid;
 use scalediff::reference;
 use scalediff::reference::conv2d::Picture;
 use scalediff::scalediff::Mask;
@@ -156,6 +157,15 @@ impl Call {
                 let low = |v: &[f32]| reference::fft::filter(v, shape(x), share);
                 pick(&low_band(b, minus, base, low), n, rows)
             }
+            Call::GatherWindows { x, window, apart, part: [first, end] } => {
+                let grid = WindowGrid::new(shape(x), window.into(), apart);
+                pick(&reference::windows::gather(b.get("x"), n, grid, first..end), n, rows)
+            }
+            Call::AverageWindows { x, window, apart, part: [first, end], .. } => {
+                let grid = WindowGrid::new(shape(x), window.into(), apart);
+                let (p, before) = (b.get("p"), b.get("before"));
+                pick(&reference::windows::average(p, before, n, grid, first..end), n, rows)
+            }
         }
     }
 }
@@ -188,8 +198,8 @@ fn keys_of(i: u32, lk: u32, scope: AttentionScope) -> Vec<usize> {
         AttentionScope::Full => (0..lk as usize).collect(),
         AttentionScope::Causal => (0..=i.min(lk - 1) as usize).collect(),
         AttentionScope::Patches(p) => {
-            let y = patch_origin(i / p.width, p.window_h, p.height, p.jitter_h);
-            let x = patch_origin(i % p.width, p.window_w, p.width, p.jitter_w);
+            let y = patch_origin(i / p.width, p.window_h, p.height, p.jitter_h, p.isolated);
+            let x = patch_origin(i % p.width, p.window_w, p.width, p.jitter_w, p.isolated);
             let row = |y| (x..x + p.window_w.min(p.width)).map(move |x| (y * p.width + x) as usize);
             (y..y + p.window_h.min(p.height)).flat_map(row).collect()
         }

@@ -59,6 +59,21 @@ const fn patches(
     heads: u32,
     dim: u32,
 ) -> Call {
+    patches_of(grid, window, jitter, heads, dim, false)
+}
+
+const fn isolated(grid: (u32, u32), window: (u32, u32), heads: u32, dim: u32) -> Call {
+    patches_of(grid, window, (1, 2), heads, dim, true)
+}
+
+const fn patches_of(
+    grid: (u32, u32),
+    window: (u32, u32),
+    jitter: (u32, u32),
+    heads: u32,
+    dim: u32,
+    isolated: bool,
+) -> Call {
     let scope = AttentionScope::Patches(PatchGeometry {
         height: grid.0,
         width: grid.1,
@@ -66,6 +81,7 @@ const fn patches(
         window_w: window.1,
         jitter_h: jitter.0,
         jitter_w: jitter.1,
+        isolated,
     });
     scoped(grid.0 * grid.1, grid.0 * grid.1, heads, dim, scope)
 }
@@ -80,6 +96,14 @@ const fn conv(x: [u32; 4], c2: u32, n: u32, taps: Taps, tail: Tail) -> Call {
 
 const fn masked(x: [u32; 4], mask: Mask, cutoff: f64, minus: bool, base: bool) -> Call {
     Masked { x, mask, cutoff, minus, base }
+}
+
+const fn gather(x: [u32; 4], window: [u32; 2], apart: bool, part: [u32; 2]) -> Call {
+    GatherWindows { x, window, apart, part }
+}
+
+const fn average(x: [u32; 4], window: [u32; 2], apart: bool, part: [u32; 2], before: bool) -> Call {
+    AverageWindows { x, window, apart, part, before }
 }
 
 pub const TEST_CASES: &[Case] = &[
@@ -217,6 +241,9 @@ pub const TEST_CASES: &[Case] = &[
     case("patches_of_the_whole_grid", SOFTMAX, patches((9, 9), (9, 9), (0, 0), 2, 40)),
     case("patches_window_beyond_the_grid", SOFTMAX, patches((5, 12), (8, 8), (1, 0), 2, 40)),
     case("patches_window_1", SOFTMAX, patches((6, 7), (1, 1), (0, 0), 1, 40)),
+    case("patches_isolated", SOFTMAX, isolated((16, 24), (4, 4), 2, 40)),
+    case("patches_isolated_odd", SOFTMAX, isolated((19, 23), (5, 4), 1, 64)),
+    case("patches_isolated_dim_6", SOFTMAX, isolated((11, 13), (5, 6), 3, 6)),
     case("patches_large", SOFTMAX, patches((48, 32), (16, 16), (5, 3), 1, 40)),
     // Group norms: groups that are no vec4s, joins, many chunks, statistics that cancel, epsilons.
     case(
@@ -420,4 +447,19 @@ pub const TEST_CASES: &[Case] = &[
     case("one_pixel", FOURIER, masked([1, 1, 1, 4], Mask::Ideal, 0.1, true, true)),
     case("one_line", FOURIER, masked([1, 1, 38, 4], Mask::Gaussian, 0.1, true, true)),
     case("items_masked", FOURIER, masked([7, 40, 36, 4], Mask::Butterworth, 0.1, true, true)),
+    // Windows: copies keep every bit; averages of up to nine values.
+    case("doubled", POINT, gather([2, 16, 16, 4], [8, 8], false, [0, 9])),
+    case("of_a_group", POINT, gather([2, 32, 48, 4], [8, 8], false, [30, 41])),
+    case("clamped_odd", POINT, gather([1, 19, 23, 6], [9, 5], false, [2, 19])),
+    case("apart_odd", POINT, gather([2, 19, 23, 6], [9, 5], true, [3, 11])),
+    case("apart_odd", POINT, average([2, 19, 23, 6], [9, 5], true, [3, 11], true)),
+    case("of_one_pixel", POINT, gather([1, 5, 3, 3], [1, 1], false, [0, 15])),
+    case("whole_picture", POINT, gather([2, 9, 7, 4], [9, 7], false, [0, 1])),
+    case("many_rows", POINT, gather([1, 48, 48, 4], [8, 8], false, [5, 110])),
+    case("doubled", POINT, average([2, 16, 16, 4], [8, 8], false, [0, 9], false)),
+    case("of_a_group", POINT, average([2, 32, 48, 4], [8, 8], false, [30, 41], true)),
+    case("clamped_odd", POINT, average([1, 19, 23, 6], [9, 5], false, [2, 19], true)),
+    case("of_one_pixel", POINT, average([1, 5, 3, 3], [1, 1], false, [0, 15], false)),
+    case("whole_picture", POINT, average([2, 9, 7, 4], [9, 7], false, [0, 1], false)),
+    case("many_rows", POINT, average([1, 80, 64, 4], [8, 8], false, [3, 40], true)),
 ];

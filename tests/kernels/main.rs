@@ -264,4 +264,6 @@ kernels! {
     lift_is_the_reference "lift" true;
     resample_is_the_reference "resample" true;
     fft_is_the_reference "fft" true;
+    gather_windows_is_the_reference "gather_windows" true;
+    average_windows_is_the_reference "average_windows" true;
 }

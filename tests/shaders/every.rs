@@ -11,6 +11,7 @@ use scalediff::kernels::latent::{self, Axis, ResampleExtras};
 use scalediff::kernels::layer_norm;
 use scalediff::kernels::matmul::{self, Activation, Epilogue};
 use scalediff::kernels::silu;
+use scalediff::kernels::windows::{self, WindowGrid};
 use scalediff::tensor::DType::{self, F16, F32};
 use scalediff::tensor::{Shape, Tensor};
 
@@ -166,10 +167,15 @@ fn attention_family(g: &mut Graph) {
                     window_w: side.div_ceil(2),
                     jitter_h: 0,
                     jitter_w: 1,
+                    isolated: false,
                 };
-                for scope in
-                    [AttentionScope::Full, AttentionScope::Causal, AttentionScope::Patches(patches)]
-                {
+                let isolated = PatchGeometry { isolated: true, ..patches };
+                for scope in [
+                    AttentionScope::Full,
+                    AttentionScope::Causal,
+                    AttentionScope::Patches(patches),
+                    AttentionScope::Patches(isolated),
+                ] {
                     for column in [0, 2] {
                         let shape = Shape::new(1, side, side, 2 * dim + column);
                         let slice = |tensor| Slice { tensor, column };
@@ -214,6 +220,12 @@ fn pointwise_family(g: &mut Graph) {
         for branches in [1, 2] {
             let model = input(g, Shape { batch: branches, ..shape }, dtype);
             latent::predict_x0(g, x, model, step).unwrap();
+        }
+        let x = input(g, shape, dtype);
+        let grid = WindowGrid::new(shape, (4, 4), false);
+        let p = windows::gather(g, x, grid, 0..9).unwrap();
+        for before in [None, Some(x)] {
+            windows::average(g, p, before, grid, 0..9).unwrap();
         }
     }
     for bits in 0..16 {

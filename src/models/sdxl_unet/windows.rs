@@ -11,6 +11,8 @@ pub type Draw<'a> = &'a mut dyn FnMut(u32) -> u32;
 pub struct Windows<'a> {
     /// The latent grid that the model was trained at; `None`: attention over the whole grid.
     pub base: Option<(u32, u32)>,
+    /// Patches see their own block only: half the base's grid per axis, without overlap.
+    pub isolated: bool,
     /// Shifts the patches, anew at every call; `None`: not shifted.
     pub jitter: Option<Draw<'a>>,
 }
@@ -18,10 +20,14 @@ pub struct Windows<'a> {
 impl Windows<'_> {
     /// The scope of the next self-attention, `level` halvings below the latents, on `grid`.
     ///
-    /// The window is the base's own grid at that level.
+    /// The window is the base's own grid at that level, or half of it where isolated.
     pub(super) fn scope(&mut self, level: usize, grid: Shape) -> AttentionScope {
         let Some((h, w)) = self.base else { return AttentionScope::Full };
-        let (window_h, window_w) = (halvings(h, level), halvings(w, level));
+        let window = |n: u32| {
+            let whole = halvings(n, level);
+            if self.isolated { (whole / 2).max(1) } else { whole }
+        };
+        let (window_h, window_w) = (window(h), window(w));
         // The kernel takes shifts up to 255; windows above 510 tokens are rarer than that matters.
         let mut shift =
             |window: u32| self.jitter.as_mut().map_or(0, |draw| draw((window / 2).min(255)));
@@ -32,6 +38,7 @@ impl Windows<'_> {
             window_w,
             jitter_h: shift(window_h),
             jitter_w: shift(window_w),
+            isolated: self.isolated,
         })
     }
 }

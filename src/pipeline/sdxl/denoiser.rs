@@ -55,37 +55,39 @@ impl Denoiser for SdxlDenoiser {
         let skipped = self.embeddings.len().saturating_sub(branches as usize);
         let embeddings = &self.embeddings[skipped..];
         let tokens = embeddings.first().map_or(0, |e| e.tokens);
+        let batch = input.shape.batch;
+        let copies = (batch / branches.max(1)) as usize;
         let conditioning = Conditioning {
-            time: g.input("time", Shape::matrix(branches, c.channels[0]), DType::F32),
-            added: g.input("added", Shape::matrix(branches, c.added_dim), DType::F32),
+            time: g.input("time", Shape::matrix(batch, c.channels[0]), DType::F32),
+            added: g.input("added", Shape::matrix(batch, c.added_dim), DType::F32),
             context: g.input(
                 "context",
-                Shape::tokens(branches, tokens, c.context_dim),
+                Shape::tokens(batch, tokens, c.context_dim),
                 self.input_dtype(),
             ),
         };
         let mut added = Vec::new();
         let mut context = Vec::new();
         for e in embeddings {
-            added.extend(unet.added_values(&e.pooled, &self.time_ids)?);
-            context.extend_from_slice(&e.context);
+            added.extend(unet.added_values(&e.pooled, &self.time_ids)?.repeat(copies));
+            context.extend(e.context.repeat(copies));
         }
         if context.len() as u64 != conditioning.context.shape.elems() {
             return Err(Error::model(format!(
                 "the text encoders make {} values per token, cross_attention_dim is {}",
-                context.len() / (branches * tokens).max(1) as usize,
+                context.len() / (batch * tokens).max(1) as usize,
                 c.context_dim
             )));
         }
-        let (base, seed) = match attention {
-            Attention::Full => (None, None),
-            Attention::Patches { base_height, base_width, jitter } => {
-                (Some((base_height, base_width)), jitter)
+        let (base, isolated, seed) = match attention {
+            Attention::Full => (None, false, None),
+            Attention::Patches { base_height, base_width, isolated, jitter } => {
+                (Some((base_height, base_width)), isolated, jitter)
             }
         };
         let mut rng = seed.map(TorchRng::new);
         let mut draw = rng.as_mut().map(|rng| |most: u32| rng.uniform_u32(most));
-        let mut windows = Windows { base, jitter: draw.as_mut().map(|d| d as Draw) };
+        let mut windows = Windows { base, isolated, jitter: draw.as_mut().map(|d| d as Draw) };
         let output = g.scope("unet", |g| unet.forward(g, input, conditioning, &mut windows))?;
         Ok(Prediction {
             output,
