@@ -201,7 +201,7 @@ fn every_sampler_steps_as_its_formula_says() {
                 steps: STEPS,
                 restart_ratio: 0.6,
                 filter: Filter::Resample { scale_factor: 1.0 },
-                patches: true,
+                attention: StageAttention::Patches,
                 frequency_mixing: false,
                 structure_guidance: true,
                 guidance_start: guided.start as f64 / STEPS as f64,

@@ -7,7 +7,6 @@ use scalediff::error::Result;
 use scalediff::gpu::{Gpu, GpuOptions, Slabs};
 use scalediff::graph::{Graph, Plan};
 use scalediff::kernels::silu;
-use scalediff::sampling::Schedule;
 use scalediff::scalediff::{Attention, Denoiser, MultiDiffusion, Prediction};
 use scalediff::tensor::{DType, Shape, Tensor};
 
@@ -34,11 +33,13 @@ impl Denoiser for Pointwise {
         DType::F32
     }
 
-    fn schedule(&self, _: usize) -> Result<Schedule> {
-        unreachable!("nothing is sampled here")
-    }
-
-    fn predict(&self, g: &mut Graph, input: Tensor, attention: Attention) -> Result<Prediction> {
+    fn predict(
+        &self,
+        g: &mut Graph,
+        input: Tensor,
+        _branches: u32,
+        attention: Attention,
+    ) -> Result<Prediction> {
         assert_eq!(attention, Attention::Full);
         self.seen.borrow_mut().push(input.shape);
         let output = silu::record(g, input, DType::F32)?;
@@ -71,7 +72,7 @@ fn windows_change_nothing_for_a_model_that_sees_single_pixels() {
         let x = g.input("x", Shape::new(2, height, width, 4), DType::F32);
         let patches =
             Attention::Patches { base_height: 8, base_width: 8, isolated: false, jitter: None };
-        let output = baseline.predict(&mut g, x, patches).unwrap().output;
+        let output = baseline.predict(&mut g, x, baseline.branches(), patches).unwrap().output;
         g.output(output);
         let plan = Plan::compile(&gpu, &g, &Slabs::new()).unwrap();
         let values: Vec<f32> = (0..x.shape.elems()).map(|i| (i as f32 * 0.37).sin()).collect();
