@@ -11,7 +11,7 @@ use scalediff::kernels::silu;
 use scalediff::sampling::{Noise, Rng, Sampler, SamplerChoice, Schedule, Scheduler};
 use scalediff::scalediff::{
     Attention, Cascade, CascadeOptions, Codec, Coefficients, Denoiser, Event, Filter, Latents,
-    Prediction, Progress, SizePlan,
+    Prediction, Progress, SizePlan, StageAttention,
 };
 use scalediff::tensor::{DType, Tensor};
 use serde_json::json;

@@ -1,0 +1,1 @@
+"""The quality lab; see __main__.py."""
