@@ -55,7 +55,7 @@
 //!
 //! | layer | job |
 //! |---|---|
-//! | [`error`], [`tensor`] | the one error type; shapes, element types, handles |
+//! | [`error`], [`files`], [`tensor`] | the one error type; files written whole; shapes, element types, handles |
 //! | [`shader`] | the WGSL files, and the composer that joins a kernel with what its variant picks |
 //! | [`gpu`] | devices and the [`Engine`] handle on one, their facts ([`gpu::Caps`]), pipelines, transfers |
 //! | [`graph`] | record → plan → replay |
@@ -93,6 +93,8 @@ pub mod embedded;
 #[warn(missing_docs)]
 pub mod error;
 #[warn(missing_docs)]
+pub mod files;
+#[warn(missing_docs)]
 pub mod gpu;
 pub mod graph;
 pub mod kernels;
@@ -112,6 +114,8 @@ pub mod weights;
 
 pub use error::{Error, ErrorKind, Result};
 pub use gpu::{Engine, GpuOptions};
-pub use pipeline::{DevicePicture, Image, LoadOptions, Picture, Pipeline, Precision, Request};
+pub use pipeline::{
+    DevicePicture, Image, LoadOptions, Metadata, Picture, Pipeline, Precision, Request,
+};
 pub use scalediff::{Event, Mask, Progress, StageResult};
 pub use weights::ModelFiles;

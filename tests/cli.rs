@@ -174,6 +174,47 @@ fn the_same_seed_makes_the_same_bytes_at_any_size() {
 }
 
 #[test]
+fn a_picture_is_made_again_from_its_metadata() {
+    let root = folder("metadata");
+    let path = |name: &str| root.join(name).to_string_lossy().into_owned();
+    let run = |args: &[&str]| {
+        let output = scalediff(args);
+        assert!(output.status.success(), "{args:?}\n{}", text(&output));
+        text(&output)
+    };
+    let read = |name: &str| std::fs::read(root.join(name)).expect("the picture was written");
+    let (a, b, c, d, plain) =
+        (path("a.png"), path("b.png"), path("c.png"), path("d.png"), path("plain.png"));
+    let odd = ["-W", "100", "-H", "52", "--stages", "1", "--steps", "3", "--cfg-scale", "3.3"];
+    let how = ["-n", "", "--filter", "fft-gaussian", "--jitter", "--precision", "f32"];
+    let made = ["generate", "-p", "a red ball on sand: 球", "-o", &a, "--save-stages"];
+    run(&[&made[..], &odd, &how].concat());
+    run(&["generate", "--config-from-metadata", &a, "-o", &b]);
+    assert_eq!(read("a.png"), read("b.png"), "the same bytes, random seed included");
+
+    // The picture of a stage says how to make that one.
+    let stage = path("a-stage0.png");
+    run(&["generate", "--config-from-metadata", &stage, "-o", &c]);
+    assert_eq!(read("a-stage0.png"), read("c.png"));
+
+    // A flag counts more than the file.
+    run(&["generate", "--config-from-metadata", &a, "-o", &d, "--filter", "resample"]);
+    assert_ne!(read("a.png"), read("d.png"));
+    let shown = run(&["metadata", &d]);
+    assert!(shown.contains("[parameters]") && shown.contains("RNG: CPU"), "{shown}");
+    assert!(shown.contains("\"filter\":null") && shown.contains("\"steps\":3"), "{shown}");
+    assert!(!shown.contains(env!("CARGO_TARGET_TMPDIR")), "names, no paths: {shown}");
+
+    let bare = ["generate", "--config-from-metadata", &a, "-o", &plain, "--disable-image-metadata"];
+    run(&bare);
+    refuses(&["metadata", &plain], 1, "no text");
+    refuses(&["generate", "--config-from-metadata", &plain], 1, "no metadata");
+    refuses(&["metadata", "Cargo.toml"], 1, "not a PNG");
+    refuses(&["metadata", env!("CARGO_TARGET_TMPDIR")], USAGE, "not a plain file");
+    refuses(&["metadata", "no-such.png"], 1, "no-such.png");
+}
+
+#[test]
 fn a_huge_prompt_of_every_script_is_cut_with_a_warning() {
     let root = folder("prompt");
     let path = root.join("p.png").to_string_lossy().into_owned();

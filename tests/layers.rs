@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// may use what stands above it here.
 const LAYERS: &[&[&str]] = &[
     &["error"],
-    &["tensor"],
+    &["files", "tensor"],
     &["shader"],
     &["gpu"],
     &["graph"],

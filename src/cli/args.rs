@@ -34,6 +34,8 @@ pub enum Command {
     ///
     /// Here --limits may also lie above this device's: --limits binding=2147483647.
     Plan(PlanArgs),
+    /// Print the texts in a PNG file: how the picture was made.
+    Metadata(MetadataArgs),
     /// List the devices, best first, with what they can do.
     Devices,
     /// Run recorded cases and compare: does this machine compute right?
@@ -46,9 +48,9 @@ pub struct DeviceArgs {
     /// A part of the device's name, or its number in `scalediff devices`.
     #[arg(long, value_name = "NAME|INDEX")]
     pub device: Option<String>,
-    /// f16 or f32 storage; arithmetic is f32 in both.
-    #[arg(long, value_enum, default_value = "f16")]
-    pub precision: PrecisionArg,
+    /// f16 or f32 storage; arithmetic is f32 in both. Default: f16.
+    #[arg(long, value_enum)]
+    pub precision: Option<PrecisionArg>,
     /// Run the kernels that GPUs of this tier run: plain, f16, subgroup.
     #[arg(long)]
     pub tier: Option<Tier>,
@@ -61,6 +63,11 @@ pub struct DeviceArgs {
 }
 
 impl DeviceArgs {
+    /// What is asked for, else the default.
+    pub fn precision(&self) -> Precision {
+        self.precision.map_or_else(Precision::default, Into::into)
+    }
+
     /// As the library takes them.
     pub fn gpu_options(&self, profile: bool) -> GpuOptions {
         GpuOptions {
@@ -154,26 +161,33 @@ pub enum SchedulerArg {
 #[derive(Debug, ClapArgs)]
 pub struct GenerateArgs {
     /// What the picture shows.
-    #[arg(short, long)]
-    pub prompt: String,
+    #[arg(short, long, required_unless_present = "config_from_metadata")]
+    pub prompt: Option<String>,
     /// What it should not show.
     #[arg(short, long)]
     pub negative_prompt: Option<String>,
     #[command(flatten)]
     pub request: RequestArgs,
-    /// The same seed makes the same picture on the same device. Negative: random.
-    #[arg(short, long, allow_negative_numbers = true, default_value_t = -1)]
-    pub seed: i64,
+    /// The same seed makes the same picture on the same device. Default, or negative: random.
+    #[arg(short, long, allow_negative_numbers = true)]
+    pub seed: Option<i64>,
     /// How many pictures, with seeds SEED, SEED + 1, … They are numbered: NAME-001.png, NAME-002.png, …
     #[arg(short, long, value_name = "N", default_value_t = 1,
         value_parser = clap::value_parser!(u32).range(1..=9999))]
     pub batch_count: u32,
     /// Whose random numbers: torch's on a CPU (ComfyUI, diffusers) or on CUDA (A1111's web UI).
-    #[arg(long, value_name = "cpu|cuda", default_value = "cpu")]
-    pub rng: Rng,
+    /// Default: cpu.
+    #[arg(long, value_name = "cpu|cuda")]
+    pub rng: Option<Rng>,
     /// The file to write, always PNG. %03d stands for the picture's number.
     #[arg(short, long, default_value = "scalediff.png")]
     pub output: PathBuf,
+    /// Make the picture of a PNG file again, as its metadata says; other flags change what they say.
+    #[arg(long, value_name = "PNG")]
+    pub config_from_metadata: Option<PathBuf>,
+    /// Write no metadata into the pictures.
+    #[arg(long)]
+    pub disable_image_metadata: bool,
     /// Also write the picture of every stage, as NAME-stage0.png and so on.
     #[arg(long)]
     pub save_stages: bool,
@@ -211,9 +225,9 @@ pub struct RequestArgs {
     /// euler, euler_a, ddim, dpm++2m, or A1111's name. Default: as the model's scheduler config says.
     #[arg(long, visible_alias = "sampler", value_name = "NAME")]
     pub sampling_method: Option<SamplerChoice>,
-    /// How the noise levels are spaced.
-    #[arg(long, value_enum, default_value = "default")]
-    pub scheduler: SchedulerArg,
+    /// How the noise levels are spaced. Default: default.
+    #[arg(long, value_enum)]
+    pub scheduler: Option<SchedulerArg>,
     /// How often the size is doubled. Default: as often as the size calls for.
     #[arg(long)]
     pub stages: Option<u32>,
@@ -223,16 +237,16 @@ pub struct RequestArgs {
     /// Side of the low band as a share of the latents' side.
     #[arg(long)]
     pub scale_factor: Option<f64>,
-    /// The low-pass that keeps the smaller picture's structure.
-    #[arg(long, value_enum, default_value = "resample")]
-    pub filter: FilterArg,
+    /// The low-pass that keeps the smaller picture's structure. Default: resample.
+    #[arg(long, value_enum)]
+    pub filter: Option<FilterArg>,
     /// Cutoff of an FFT filter in cycles per latent, above 0 and at most 1. Default: half the scale
     /// factor.
     #[arg(long, value_name = "CUTOFF")]
     pub filter_cutoff: Option<f64>,
-    /// Self-attention in the later stages.
-    #[arg(long, value_enum, default_value = "npa")]
-    pub attention: AttentionArg,
+    /// Self-attention in the later stages. Default: npa.
+    #[arg(long, value_enum)]
+    pub attention: Option<AttentionArg>,
     /// Without latent frequency mixing.
     #[arg(long)]
     pub no_lfm: bool,
@@ -245,28 +259,30 @@ pub struct RequestArgs {
 }
 
 impl RequestArgs {
-    /// As the library takes them, with an empty prompt.
-    pub fn request(&self) -> Request {
+    /// As the library takes them, over what `base` says. A new size takes a new number of stages.
+    pub fn request(&self, base: Request) -> Request {
+        let resized = self.width.is_some() || self.height.is_some();
         let choice = self.sampler();
+        let filter = self.filter.map_or(base.filter, Into::into);
         Request {
-            width: self.width,
-            height: self.height,
-            steps: self.steps,
-            cfg_scale: self.cfg_scale,
-            guidance_start: self.guidance_start,
-            guidance_stop: self.guidance_stop,
-            sampler: choice.sampler,
-            karras: choice.karras,
-            stages: self.stages,
-            restart_ratio: self.restart_ratio,
-            scale_factor: self.scale_factor,
-            filter: self.filter.into(),
-            filter_cutoff: self.filter_cutoff,
-            attention: self.attention.into(),
-            no_frequency_mixing: self.no_lfm,
-            no_structure_guidance: self.no_sg,
-            jitter: self.jitter,
-            ..Request::default()
+            width: self.width.or(base.width),
+            height: self.height.or(base.height),
+            steps: self.steps.or(base.steps),
+            cfg_scale: self.cfg_scale.or(base.cfg_scale),
+            guidance_start: self.guidance_start.or(base.guidance_start),
+            guidance_stop: self.guidance_stop.or(base.guidance_stop),
+            sampler: choice.sampler.or(base.sampler),
+            karras: choice.karras || (self.scheduler.is_none() && base.karras),
+            stages: self.stages.or(base.stages.filter(|_| !resized)),
+            restart_ratio: self.restart_ratio.or(base.restart_ratio),
+            scale_factor: self.scale_factor.or(base.scale_factor),
+            filter,
+            filter_cutoff: self.filter_cutoff.or(base.filter_cutoff.filter(|_| filter.is_some())),
+            attention: self.attention.map_or(base.attention, Into::into),
+            no_frequency_mixing: self.no_lfm || base.no_frequency_mixing,
+            no_structure_guidance: self.no_sg || base.no_structure_guidance,
+            jitter: self.jitter || base.jitter,
+            ..base
         }
     }
 }
@@ -283,9 +299,15 @@ impl RequestArgs {
     /// The sampler and whether its schedule is Karras', which the sampler's name may say too.
     pub fn sampler(&self) -> SamplerChoice {
         let named = self.sampling_method.unwrap_or_default();
-        let karras = named.karras || self.scheduler == SchedulerArg::Karras;
+        let karras = named.karras || self.scheduler == Some(SchedulerArg::Karras);
         SamplerChoice { karras, ..named }
     }
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct MetadataArgs {
+    /// A PNG file, of any program.
+    pub file: PathBuf,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -23,6 +23,7 @@ mod args;
 mod devices;
 mod generate;
 mod log;
+mod metadata;
 mod output;
 mod plan;
 mod progress;
@@ -52,6 +53,7 @@ pub fn main() -> ExitCode {
     let result = match args.command {
         Command::Generate(args) => generate::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Plan(args) => plan::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Metadata(args) => metadata::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Devices => devices::run().map(|()| ExitCode::SUCCESS),
         Command::Verify(args) => verify::run(&args),
     };

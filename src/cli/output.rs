@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::pipeline::Image;
+use crate::files;
 
 /// One name per picture: `a.png` for one, `a-001.png`, `a-002.png` … for more. A `%d` or `%03d` in the
 /// name is where the number goes, for one picture too.
@@ -44,23 +44,11 @@ fn pattern(name: &str) -> Option<(&str, usize, &str)> {
 
 /// Refuses a place that cannot be written before the work, not after it.
 pub fn check(output: &Path) -> Result<()> {
-    let folder = match output.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    if !folder.is_dir() {
-        return Err(Error::usage(format!("the folder {} does not exist", folder.display()))
-            .with_hint("create it, or choose another file with -o"));
-    }
-    if output.is_dir() || output.file_name().is_none() {
-        return Err(Error::usage(format!("{} is a folder", output.display()))
-            .with_hint("give a file name with -o"));
-    }
     if output.extension().is_some_and(|e| !e.eq_ignore_ascii_case("png")) {
         return Err(Error::usage(format!("{}: only PNG can be written", output.display()))
             .with_hint("give a name that ends in .png"));
     }
-    Image::check_place(output)
+    files::check_place(output)
 }
 
 #[cfg(test)]

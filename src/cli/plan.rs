@@ -4,13 +4,14 @@ use super::args::PlanArgs;
 use super::generate::open_model;
 use crate::error::Result;
 use crate::gpu::{Caps, GpuOptions, Limits, list_adapters};
-use crate::pipeline::plan;
+use crate::pipeline::{Request, plan};
 
 /// Prints a line per phase, and what dominates.
 pub fn run(args: &PlanArgs) -> Result<()> {
     let files = open_model(&args.request)?;
     let (name, caps) = device(&args.device.gpu_options(false))?;
-    let phases = plan(&files, args.device.precision.into(), &caps, &args.request.request())?;
+    let phases =
+        plan(&files, args.device.precision(), &caps, &args.request.request(Request::default()))?;
     let Limits { binding_bytes, buffer_bytes, .. } = caps.limits;
     outln!(
         "{} planned for {name}: bindings up to {}, buffers up to {}",

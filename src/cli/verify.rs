@@ -14,33 +14,32 @@ pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
     generate::print_device(&engine);
     let (mut passed, mut failed, mut unreadable) = (0, 0, 0);
     for folder in &args.folders {
-        let outcome =
-            verify_folder(&engine, folder, args.device.precision.into(), &mut |outcome| {
-                match &outcome.result {
-                    Ok(outputs) => {
-                        for c in outputs {
-                            let verdict = if c.passed() { "ok  " } else { "FAIL" };
-                            outln!(
-                                "{verdict} {:<20} {:<24} {:<14} error {:.2e} of {:.0e}",
-                                outcome.name,
-                                outcome.component,
-                                c.output,
-                                c.error,
-                                c.tolerance
-                            );
-                        }
-                    }
-                    Err(error) => {
-                        outln!("UNREADABLE {} {}", outcome.name, outcome.component);
-                        print_error(error);
+        let outcome = verify_folder(&engine, folder, args.device.precision(), &mut |outcome| {
+            match &outcome.result {
+                Ok(outputs) => {
+                    for c in outputs {
+                        let verdict = if c.passed() { "ok  " } else { "FAIL" };
+                        outln!(
+                            "{verdict} {:<20} {:<24} {:<14} error {:.2e} of {:.0e}",
+                            outcome.name,
+                            outcome.component,
+                            c.output,
+                            c.error,
+                            c.tolerance
+                        );
                     }
                 }
-                match (outcome.unreadable(), outcome.passed()) {
-                    (true, _) => unreadable += 1,
-                    (false, true) => passed += 1,
-                    (false, false) => failed += 1,
+                Err(error) => {
+                    outln!("UNREADABLE {} {}", outcome.name, outcome.component);
+                    print_error(error);
                 }
-            });
+            }
+            match (outcome.unreadable(), outcome.passed()) {
+                (true, _) => unreadable += 1,
+                (false, true) => passed += 1,
+                (false, false) => failed += 1,
+            }
+        });
         if let Err(error) = outcome {
             print_error(&error);
             unreadable += 1;

@@ -3,13 +3,15 @@
 use super::codec::VaeCodec;
 use super::family::{self, Family, Prompts};
 use super::layout::channels_last;
+use super::metadata::{Metadata, StageSize};
 use super::model::{Model, Precision};
 use super::picture::{DevicePicture, Picture};
 use super::request::{Defaults, Request};
 use crate::error::{Error, Result};
 use crate::gpu::Engine;
-use crate::sampling::Noise;
-use crate::scalediff::{Cascade, Event, Progress, StageResult};
+use crate::models::vae::VaeConfig;
+use crate::sampling::{Noise, Schedule, restart_step};
+use crate::scalediff::{Cascade, CascadeOptions, Event, Progress, SizePlan, StageResult};
 use crate::tensor::DType;
 use crate::weights::ModelFiles;
 
@@ -35,6 +37,15 @@ pub struct Pipeline {
     family: Box<dyn Family>,
     codec: Option<VaeCodec>,
     keep_loaded: bool,
+}
+
+/// A request that can be carried out.
+struct Job {
+    guidance: f32,
+    options: CascadeOptions,
+    schedule: Schedule,
+    vae: VaeConfig,
+    size: SizePlan,
 }
 
 impl Pipeline {
@@ -65,6 +76,30 @@ impl Pipeline {
         &self.defaults
     }
 
+    /// What pictures of this request say about themselves: the request with the defaults filled in, the
+    /// stages, the model and the device.
+    ///
+    /// # Errors
+    /// A request out of range.
+    pub fn describe(&self, request: &Request) -> Result<Metadata> {
+        let Job { options, schedule, size, .. } = self.job(request)?;
+        let later = options.steps - restart_step(options.steps, options.restart_ratio);
+        let stage = |stage: u32| {
+            let (width, height) = size.stage_size(stage);
+            StageSize { width, height, steps: if stage == 0 { options.steps } else { later } }
+        };
+        Ok(Metadata {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            model: self.model.files.name(),
+            precision: self.model.precision,
+            device: self.engine.facts().name.clone(),
+            sampler: schedule.sampler,
+            karras: schedule.karras,
+            stages: (0..=size.stages).map(stage).collect(),
+            request: self.defaults.resolve(request, &size)?,
+        })
+    }
+
     /// Makes a picture.
     ///
     /// The same request makes the same values on the same device.
@@ -92,20 +127,24 @@ impl Pipeline {
             .ok_or_else(|| Error::internal("the decoder left no f32 picture on the device"))
     }
 
+    /// Checks a request and settles what it leaves open.
+    fn job(&self, request: &Request) -> Result<Job> {
+        let guidance = self.defaults.cfg_scale(request)?;
+        let options = self.defaults.options(request)?;
+        options.check()?;
+        let schedule = self.family.schedule(request.sampler_choice(), options.steps)?;
+        let vae = self.model.vae_config()?;
+        let size = self.defaults.size(request, self.family.native_size(), vae.factor())?;
+        Ok(Job { guidance, options, schedule, vae, size })
+    }
+
     fn run(
         &mut self,
         request: &Request,
         keep_picture: bool,
         progress: &mut dyn Progress,
     ) -> Result<(StageResult, Option<crate::gpu::DeviceTensor>)> {
-        let guidance = self.defaults.cfg_scale(request)?;
-        let options = self.defaults.options(request)?;
-        options.check()?;
-        let schedule = self.family.schedule(request.sampler_choice(), options.steps)?;
-        let vae = self.model.vae_config()?;
-        let native = self.family.native_size();
-        let size = self.defaults.size(request, native, vae.factor())?;
-
+        let Job { guidance, options, schedule, vae, size } = self.job(request)?;
         let negative = request.negative_prompt.as_deref();
         let prompts = Prompts { positive: &request.prompt, negative, guidance };
         let denoiser = self.family.denoiser(&prompts, &size, progress)?;

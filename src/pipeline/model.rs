@@ -1,5 +1,6 @@
 //! Opening the components of a model folder.
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
@@ -13,7 +14,8 @@ use crate::tensor::DType;
 use crate::weights::{Checkpoint, Loader, ModelFiles, Weights};
 
 /// What matrices and activations are stored in. Arithmetic is f32 in both.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// f16 weights; f16 activations in the denoiser.
     #[default]

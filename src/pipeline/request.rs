@@ -124,6 +124,28 @@ impl Defaults {
         }
     }
 
+    /// `request` with nothing left open, for a picture of `size`.
+    ///
+    /// # Errors
+    /// Settings that contradict each other.
+    pub fn resolve(&self, request: &Request, size: &SizePlan) -> Result<Request> {
+        let filter_cutoff = match self.filter(request)? {
+            Filter::Fft { cutoff, .. } => Some(cutoff),
+            Filter::Resample { .. } => None,
+        };
+        Ok(Request {
+            width: Some(size.width),
+            height: Some(size.height),
+            steps: Some(request.steps.unwrap_or(self.steps)),
+            cfg_scale: Some(self.cfg_scale(request)?),
+            stages: Some(size.stages),
+            restart_ratio: Some(request.restart_ratio.unwrap_or(self.restart_ratio)),
+            scale_factor: Some(request.scale_factor.unwrap_or(self.scale_factor)),
+            filter_cutoff,
+            ..request.clone()
+        })
+    }
+
     /// The cascade's options for a request.
     ///
     /// # Errors

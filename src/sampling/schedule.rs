@@ -59,6 +59,8 @@ pub struct Schedule {
     pub prediction: PredictionType,
     /// How a step combines what it has ([`Schedule::step`]).
     pub sampler: Sampler,
+    /// Whether the levels are spaced after Karras et al. (2022).
+    pub karras: bool,
 }
 
 /// The first step a restarted stage runs, `trunc(steps · (1 - ratio))`, at most `steps`.
@@ -122,7 +124,8 @@ impl Scheduler {
             (_, Spacing::Linspace | Spacing::Trailing) => largest,
         };
         let Self { prediction, sampler, .. } = *self;
-        Ok(Schedule { sigmas, targets, timesteps, init_noise_sigma, prediction, sampler })
+        let karras = self.karras.is_some();
+        Ok(Schedule { sigmas, targets, timesteps, init_noise_sigma, prediction, sampler, karras })
     }
 
     /// Timesteps as diffusers' scheduler of this sampler spaces them.
