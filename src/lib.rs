@@ -115,7 +115,7 @@ pub mod weights;
 pub use error::{Error, ErrorKind, Result};
 pub use gpu::{Engine, GpuOptions};
 pub use pipeline::{
-    DevicePicture, Image, LoadOptions, Metadata, Picture, Pipeline, Precision, Request,
+    DevicePicture, Image, LoadOptions, Metadata, Picture, Pipeline, Precision, Reached, Request,
 };
 pub use scalediff::{Event, Mask, Progress, StageResult};
 pub use weights::ModelFiles;

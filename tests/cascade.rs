@@ -85,6 +85,10 @@ impl Denoiser for Formula {
 struct Plain;
 
 impl Codec for Plain {
+    fn channels(&self) -> u32 {
+        4
+    }
+
     fn factor(&self) -> u32 {
         1
     }
@@ -212,7 +216,7 @@ fn every_sampler_steps_as_its_formula_says() {
             let denoiser = Box::new(denoiser);
             let codec = &mut Plain;
             Cascade { gpu: &gpu, denoiser, codec, schedule: schedule.clone(), options }
-                .run(&size, &mut noise, &mut got)
+                .run(&size, None, &mut noise, &mut got)
                 .unwrap();
             for (stage, want) in expected(&schedule, guided.clone(), size).iter().enumerate() {
                 let error = distance(&got.0[stage], want);

@@ -1,10 +1,12 @@
 //! The crate as another program uses it: a guest on its device, watched and stopped by its callbacks.
 
+use std::path::{Path, PathBuf};
+
 use scalediff::gpu::wgpu;
 use scalediff::scalediff::Latents;
 use scalediff::{
-    Engine, Error, ErrorKind, Event, GpuOptions, LoadOptions, Picture, Pipeline, Progress, Request,
-    Result, StageResult, embedded,
+    Engine, Error, ErrorKind, Event, GpuOptions, LoadOptions, Picture, Pipeline, Progress, Reached,
+    Request, Result, StageResult, embedded,
 };
 
 fn pipeline(engine: &Engine, keep_loaded: bool) -> Pipeline {
@@ -163,6 +165,68 @@ fn every_stage_is_handed_out_as_it_is_made() {
         stages.0.iter().flat_map(|(_, p)| p.as_ref().map(|p| (p.width, p.height))).collect();
     assert_eq!(sizes, [(50, 30), (100, 60)]);
     assert_eq!(stages.0[1].1.as_ref(), Some(&last));
+}
+
+#[test]
+fn a_lost_device_ends_the_work_with_an_error() {
+    let (adapter, device, queue) = host_device();
+    let engine = Engine::from_device(&adapter, device.clone(), queue).unwrap();
+    let mut pipeline = pipeline(&engine, false);
+    let error = pipeline.generate(&request(7), &mut |event: Event| {
+        if matches!(event, Event::Sampling(_)) {
+            device.destroy();
+        }
+        Ok(())
+    });
+    let error = error.expect_err("a device that is gone");
+    assert_eq!(error.kind(), ErrorKind::Device, "{error:?}");
+}
+
+/// Keeps what is reached in a file, as the command line does.
+struct Keeper(Reached, PathBuf);
+
+impl Progress for Keeper {
+    fn event(&mut self, _: Event) -> Result<()> {
+        Ok(())
+    }
+
+    fn latents(&mut self, stage: u32, latents: &Latents) -> Result<()> {
+        self.0.add(stage, latents);
+        self.0.write(&self.1)
+    }
+}
+
+#[test]
+fn a_run_goes_on_from_any_stage() {
+    let engine = own();
+    let mut pipeline = pipeline(&engine, true);
+    let metadata = pipeline.describe(&request(8)).unwrap();
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("reached.safetensors");
+    let _ = std::fs::remove_file(&path);
+    assert_eq!(Reached::read(&path).unwrap(), None);
+    let mut keeper = Keeper(Reached::new(metadata.clone()), path.clone());
+    let whole = pipeline.generate(&request(8), &mut keeper).unwrap();
+
+    let all = Reached::read(&path).unwrap().expect("a file");
+    assert!(all == keeper.0, "the file holds what was added");
+    let (stage, latents) = all.last().unwrap().expect("a stage");
+    assert_eq!((stage, latents.height, latents.width, latents.channels), (1, 8, 14, 4));
+    let mut base = Stages::default();
+    pipeline.generate(&request(8), &mut base).unwrap();
+    let mut first = Reached::new(metadata);
+    first.add(0, &base.0[0].0);
+    for reached in [&first, &all] {
+        assert!(pipeline.resume(&request(8), reached, &mut ()).unwrap() == whole);
+    }
+
+    let error = pipeline.resume(&request(9), &first, &mut ()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Usage);
+    assert!(error.to_string().contains("seed is 8 there, 9 here"), "{error}");
+    let mut small = Latents { height: 1, ..base.0[0].0.clone() };
+    small.values.truncate((small.width * small.channels) as usize);
+    first.add(0, &small);
+    let error = pipeline.resume(&request(8), &first, &mut ()).unwrap_err();
+    assert!(error.to_string().contains("7×1 with 4 channels, expected 7×4"), "{error}");
 }
 
 #[test]

@@ -15,7 +15,8 @@ use crate::scalediff::{Mask, StageAttention};
     name = "scalediff",
     version,
     about,
-    after_help = "Exit codes: 0 done, 1 failed, 2 unreadable case (verify), 64 bad command line."
+    after_help = "Exit codes: 0 done, 1 failed, 2 unreadable case (verify), 64 bad command line, \
+                  130 stopped by Ctrl-C (what was reached is kept)."
 )]
 pub struct Args {
     #[command(subcommand)]
@@ -161,7 +162,7 @@ pub enum SchedulerArg {
 #[derive(Debug, ClapArgs)]
 pub struct GenerateArgs {
     /// What the picture shows.
-    #[arg(short, long, required_unless_present = "config_from_metadata")]
+    #[arg(short, long, required_unless_present_any = ["config_from_metadata", "resume"])]
     pub prompt: Option<String>,
     /// What it should not show.
     #[arg(short, long)]
@@ -185,6 +186,14 @@ pub struct GenerateArgs {
     /// Make the picture of a PNG file again, as its metadata says; other flags change what they say.
     #[arg(long, value_name = "PNG")]
     pub config_from_metadata: Option<PathBuf>,
+    /// Keep what is reached in this safetensors file: the base picture, and the latents of every stage as soon
+    /// as it is sampled.
+    #[arg(long, value_name = "FILE")]
+    pub save_latent: Option<PathBuf>,
+    /// Go on from the last stage in this file of --save-latent, or start anew where there is none; what is
+    /// reached is kept in it. Flags that are left out are taken from it.
+    #[arg(long, value_name = "FILE")]
+    pub resume: Option<PathBuf>,
     /// Write no metadata into the pictures.
     #[arg(long)]
     pub disable_image_metadata: bool,

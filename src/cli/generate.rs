@@ -1,16 +1,15 @@
 //! `scalediff generate`.
 
 use std::hash::{BuildHasher, RandomState};
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use super::args::{GenerateArgs, RequestArgs};
 use super::output;
-use super::progress::Progress;
+use super::watch::{self, Watch};
 use crate::error::{Error, Result};
 use crate::gpu::{Engine, Gpu};
-use crate::pipeline::{LoadOptions, Metadata, Picture, Pipeline, Request};
-use crate::scalediff::{self, Event, StageResult};
+use crate::pipeline::{LoadOptions, Metadata, Pipeline, Reached, Request};
 use crate::weights::ModelFiles;
 
 /// Makes the pictures and writes each as soon as it is done.
@@ -20,11 +19,20 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     for path in &outputs {
         output::check(path)?;
     }
-    let recorded = args.config_from_metadata.as_deref().map(Metadata::read_png).transpose()?;
+    let mut reached = reached(args)?;
+    let recorded = match &args.config_from_metadata {
+        Some(png) => Some(Metadata::read_png(png)?),
+        None => reached.iter().flatten().next().map(|reached| reached.metadata().clone()),
+    };
+    if recorded.is_none() && args.prompt.is_none() {
+        return Err(Error::usage("there is nothing to resume, and no prompt")
+            .with_hint("give --prompt to start anew"));
+    }
     let files = open_model(&args.request)?;
     if let Some(recorded) = &recorded {
         same_model(recorded, &files, args.request.model.is_some())?;
     }
+    watch::listen();
     let engine = Engine::open(args.device.gpu_options(args.profile))?;
     print_device(&engine);
     let precision = match (args.device.precision, &recorded) {
@@ -34,23 +42,25 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     let load = LoadOptions { precision, keep_loaded: args.batch_count > 1 };
     let mut pipeline = Pipeline::load(&engine, &files, load)?;
     let first = request(args, recorded.map(|recorded| recorded.request));
-    for (i, path) in (0..).zip(&outputs) {
-        let request = Request { seed: first.seed.wrapping_add(i), ..first.clone() };
+    let kept = args.save_latent.as_ref().or(args.resume.as_ref());
+    let kept = kept.map(|path| output::names(path, args.batch_count));
+    for (i, path) in outputs.iter().enumerate() {
+        let request = Request { seed: first.seed.wrapping_add(i as u64), ..first.clone() };
         errln!("model {}, seed {}", files.name(), request.seed);
-        let metadata = match args.disable_image_metadata {
-            true => None,
-            false => Some(pipeline.describe(&request)?),
-        };
         let (start, flops) = (Instant::now(), engine.flops_done());
-        let mut watch = Watch {
-            progress: Progress::new(),
-            save_stages: args.save_stages,
-            path,
-            metadata: metadata.as_ref(),
+        let metadata = pipeline.describe(&request)?;
+        let reached = reached[i].take();
+        let mut watch = Watch::new(path, metadata);
+        watch.save_stages = args.save_stages;
+        watch.write_metadata = !args.disable_image_metadata;
+        if let Some(file) = kept.as_ref().map(|names| &names[i]) {
+            watch.keep_in(file, reached.as_ref())?;
+        }
+        let made = match &reached {
+            Some(reached) => pipeline.resume(&request, reached, &mut watch),
+            None => pipeline.generate(&request, &mut watch),
         };
-        let image = pipeline.generate(&request, &mut watch)?.image();
-        watch.progress.finish();
-        image.save_png(path, metadata.as_ref())?;
+        let image = watch.finish(made)?.image();
         errln!(
             "{} ({}×{}) in {:.1} s, {:.0} GFLOP",
             path.display(),
@@ -64,6 +74,16 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         errln!("{profile}");
     }
     Ok(())
+}
+
+/// For each picture what --resume finds, where a stage is finished.
+fn reached(args: &GenerateArgs) -> Result<Vec<Option<Reached>>> {
+    let Some(file) = &args.resume else { return Ok(vec![None; args.batch_count as usize]) };
+    let read = |file: &PathBuf| match Reached::read(file)? {
+        Some(reached) if reached.last()?.is_some() => Ok(Some(reached)),
+        _ => Ok(None),
+    };
+    output::names(file, args.batch_count).iter().map(read).collect()
 }
 
 /// What the flags ask for, over what a file recorded.
@@ -96,30 +116,6 @@ fn same_model(recorded: &Metadata, files: &ModelFiles, named: bool) -> Result<()
         log::warn!("the recorded picture was made with the model {then:?}, this one is {now:?}");
     }
     Ok(())
-}
-
-/// Shows how one picture comes on, and keeps what was asked to be kept on the way.
-struct Watch<'a> {
-    progress: Progress,
-    save_stages: bool,
-    path: &'a Path,
-    metadata: Option<&'a Metadata>,
-}
-
-impl scalediff::Progress for Watch<'_> {
-    fn event(&mut self, event: Event) -> Result<()> {
-        self.progress.show(event);
-        Ok(())
-    }
-
-    fn stage(&mut self, result: &StageResult) -> Result<()> {
-        if !self.save_stages {
-            return Ok(());
-        }
-        let image = Picture::of(result).image();
-        let metadata = self.metadata.map(|m| m.of_stage(result.stage, image.width, image.height));
-        image.save_png(&output::stage_name(self.path, result.stage), metadata.as_ref())
-    }
 }
 
 /// One line: which device computes, and with what.

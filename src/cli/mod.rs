@@ -1,7 +1,7 @@
 //! The command line. Nothing else in the crate prints.
 //!
 //! Exit codes: 0 done; 1 failed (for `verify`: a case is out of tolerance); 2 a case or model that
-//! cannot be read (`verify` only); 64 a command line that cannot be carried out.
+//! cannot be read (`verify` only); 64 a command line that cannot be carried out; 130 stopped by Ctrl-C.
 
 /// Prints a line; a reader that went away must not end the work with a panic.
 macro_rules! outln {
@@ -28,6 +28,7 @@ mod output;
 mod plan;
 mod progress;
 mod verify;
+mod watch;
 
 use std::error::Error as _;
 use std::process::ExitCode;
@@ -39,6 +40,9 @@ use args::{Args, Command};
 
 /// Exit code for requests that cannot be carried out, after BSD's `EX_USAGE`.
 const EXIT_USAGE: u8 = 64;
+
+/// Exit code of work that Ctrl-C ended, as shells have it: 128 and SIGINT.
+const EXIT_CANCELLED: u8 = 130;
 
 /// Runs the program on the process's arguments.
 pub fn main() -> ExitCode {
@@ -61,6 +65,7 @@ pub fn main() -> ExitCode {
         print_error(&error);
         ExitCode::from(match error.kind() {
             ErrorKind::Usage => EXIT_USAGE,
+            ErrorKind::Cancelled => EXIT_CANCELLED,
             _ => 1,
         })
     })

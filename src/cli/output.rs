@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::files;
 
-/// One name per picture: `a.png` for one, `a-001.png`, `a-002.png` … for more. A `%d` or `%03d` in the
+/// One name per picture, or per other file of one: `a.png` for one, `a-001.png`, `a-002.png` … for more. A `%d` or `%03d` in the
 /// name is where the number goes, for one picture too.
 pub fn names(output: &Path, count: u32) -> Vec<PathBuf> {
     let name = output.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
@@ -26,7 +26,8 @@ pub fn stage_name(output: &Path, stage: u32) -> PathBuf {
 
 fn with_suffix(output: &Path, suffix: &str) -> PathBuf {
     let stem = output.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
-    output.with_file_name(format!("{stem}{suffix}.png"))
+    let extension = output.extension().map_or("png".into(), |e| e.to_string_lossy());
+    output.with_file_name(format!("{stem}{suffix}.{extension}"))
 }
 
 /// What stands before a `%d` or `%03d`, how many digits it asks for (at most 9), and what stands after it.
@@ -65,6 +66,7 @@ mod tests {
         assert_eq!(shown("a/b.png", 1), ["a/b.png"]);
         assert_eq!(shown("a/b.png", 2), ["a/b-001.png", "a/b-002.png"]);
         assert_eq!(shown("a/%02d-b.png", 2), ["a/01-b.png", "a/02-b.png"]);
+        assert_eq!(shown("a.safetensors", 2), ["a-001.safetensors", "a-002.safetensors"]);
         assert_eq!(shown("%d.png", 1), ["1.png"]);
         assert_eq!(shown("100%.png", 1), ["100%.png"]);
         assert_eq!(shown("%99999999999d.png", 1), ["%99999999999d.png"]);

@@ -108,6 +108,10 @@ impl Codec for VaeCodec {
         self.config.factor()
     }
 
+    fn channels(&self) -> u32 {
+        self.config.latent_channels
+    }
+
     fn decode(
         &mut self,
         latents: &[f32],

@@ -6,12 +6,15 @@ use super::layout::channels_last;
 use super::metadata::{Metadata, StageSize};
 use super::model::{Model, Precision};
 use super::picture::{DevicePicture, Picture};
+use super::reached::Reached;
 use super::request::{Defaults, Request};
 use crate::error::{Error, Result};
 use crate::gpu::Engine;
 use crate::models::vae::VaeConfig;
 use crate::sampling::{Noise, Schedule, restart_step};
-use crate::scalediff::{Cascade, CascadeOptions, Event, Progress, SizePlan, StageResult};
+use crate::scalediff::{
+    Cascade, CascadeOptions, Event, Latents, Progress, SizePlan, StageResult, resume_stage,
+};
 use crate::tensor::DType;
 use crate::weights::ModelFiles;
 
@@ -108,7 +111,22 @@ impl Pipeline {
     /// A request out of range, a broken model, the device's limits, NaN in a stage, or what `progress`
     /// returned.
     pub fn generate(&mut self, request: &Request, progress: &mut dyn Progress) -> Result<Picture> {
-        self.run(request, false, progress).map(|(last, _)| Picture::of(&last))
+        self.run(request, None, false, progress).map(|(last, _)| Picture::of(&last))
+    }
+
+    /// Makes a picture from the last stage on that an earlier run of the same request has finished; its values
+    /// are those of an uninterrupted run. `progress` sees that stage's picture, and what follows.
+    ///
+    /// # Errors
+    /// As [`Pipeline::generate`], and where `reached` is of another request.
+    pub fn resume(
+        &mut self,
+        request: &Request,
+        reached: &Reached,
+        progress: &mut dyn Progress,
+    ) -> Result<Picture> {
+        reached.check(&self.describe(request)?)?;
+        self.run(request, reached.last()?, false, progress).map(|(last, _)| Picture::of(&last))
     }
 
     /// Makes a picture and leaves it in the device's memory, for hosts that draw it themselves.
@@ -120,7 +138,7 @@ impl Pipeline {
         request: &Request,
         progress: &mut dyn Progress,
     ) -> Result<DevicePicture> {
-        let (last, codec) = self.run(request, true, progress)?;
+        let (last, codec) = self.run(request, None, true, progress)?;
         let tensor = codec.filter(|tensor| tensor.dtype == DType::F32);
         tensor
             .map(|tensor| DevicePicture::of(&last, tensor))
@@ -141,13 +159,18 @@ impl Pipeline {
     fn run(
         &mut self,
         request: &Request,
+        reached: Option<(u32, Latents)>,
         keep_picture: bool,
         progress: &mut dyn Progress,
     ) -> Result<(StageResult, Option<crate::gpu::DeviceTensor>)> {
         let Job { guidance, options, schedule, vae, size } = self.job(request)?;
         let negative = request.negative_prompt.as_deref();
         let prompts = Prompts { positive: &request.prompt, negative, guidance };
-        let denoiser = self.family.denoiser(&prompts, &size, progress)?;
+        // Nothing is left to denoise when the last stage is reached.
+        let denoiser = match &reached {
+            Some((stage, _)) if *stage == size.stages => None,
+            _ => Some(self.family.denoiser(&prompts, &size, progress)?),
+        };
         progress.event(Event::Loading("autoencoder"))?;
         let mut codec = match self.codec.take() {
             Some(codec) => codec,
@@ -161,8 +184,16 @@ impl Pipeline {
             channels_last(&planes, channels as usize)
         };
         let gpu = &self.engine;
-        let cascade = Cascade { gpu, denoiser, codec: &mut codec, schedule, options };
-        let last = cascade.run(&size, &mut noise, progress)?;
+        let last = match (denoiser, reached) {
+            (None, Some((stage, latents))) => {
+                resume_stage(&mut codec, &size, stage, latents, progress)?
+            }
+            (None, None) => return Err(Error::internal("a run without a denoiser")),
+            (Some(denoiser), reached) => {
+                let cascade = Cascade { gpu, denoiser, codec: &mut codec, schedule, options };
+                cascade.run(&size, reached, &mut noise, progress)?
+            }
+        };
         let picture = codec.picture.take();
         self.codec = self.keep_loaded.then_some(codec);
         Ok((last, picture))

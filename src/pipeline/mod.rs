@@ -12,6 +12,7 @@ mod model;
 mod picture;
 mod plan;
 pub mod png;
+mod reached;
 mod request;
 mod sdxl;
 
@@ -23,6 +24,7 @@ pub use metadata::{Metadata, StageSize};
 pub use model::{Loaded, Model, Precision};
 pub use picture::{DevicePicture, Picture};
 pub use plan::{Phase, plan};
+pub use reached::Reached;
 pub use request::{Defaults, Request};
 pub use sdxl::{
     PromptIds, Sdxl, SdxlDenoiser, TextEmbedding, TextStates, embed, encode_text, tokenize,

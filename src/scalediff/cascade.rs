@@ -91,8 +91,8 @@ struct Start {
 }
 
 impl Cascade<'_> {
-    /// Runs all stages; returns what the last one made. `noise` gives unit normals for latents of a
-    /// height and a width, channels last.
+    /// Runs all stages, or those after `reached`, a finished stage and its latents; returns what the last
+    /// one made. `noise` gives unit normals for latents of a height and a width, channels last.
     ///
     /// # Errors
     /// Options out of range, the device's limits, a stage that ends in NaN or in one flat colour, or
@@ -100,6 +100,7 @@ impl Cascade<'_> {
     pub fn run(
         self,
         size: &SizePlan,
+        reached: Option<(u32, Latents)>,
         noise: NoiseSource,
         progress: &mut dyn Progress,
     ) -> Result<StageResult> {
@@ -107,8 +108,11 @@ impl Cascade<'_> {
         options.check()?;
         let factor = codec.factor();
         let mut model = Some(denoiser);
-        let mut previous: Option<StageResult> = None;
-        for stage in 0..=size.stages {
+        let mut previous = match reached {
+            Some((stage, latents)) => Some(resume_stage(codec, size, stage, latents, progress)?),
+            None => None,
+        };
+        for stage in previous.as_ref().map_or(0, |p| p.stage + 1)..=size.stages {
             let Some(denoiser) = model.as_deref() else { break };
             let (width, height) = size.stage_size(stage);
             let (h, w) = (height / factor, width / factor);
@@ -154,19 +158,65 @@ impl Cascade<'_> {
             if stage == size.stages {
                 model = None;
             }
-
-            let image = codec.decode(&latents.values, h, w, &mut |share| {
-                progress.event(Event::Decoding(share))
-            })?;
-            check(&image, stage, "picture")?;
-            let cropped = size.cropped_size(stage);
-            let result =
-                StageResult { stage, stages: size.stages, latents, image, width, height, cropped };
-            progress.stage(&result)?;
-            previous = Some(result);
+            previous = Some(finish_stage(codec, size, stage, latents, progress)?);
         }
         previous.ok_or_else(|| Error::internal("the cascade has no stage"))
     }
+}
+
+/// Decodes the latents of a stage.
+fn finish_stage(
+    codec: &mut dyn Codec,
+    size: &SizePlan,
+    stage: u32,
+    latents: Latents,
+    progress: &mut dyn Progress,
+) -> Result<StageResult> {
+    let Latents { height: h, width: w, .. } = latents;
+    let image =
+        codec.decode(&latents.values, h, w, &mut |share| progress.event(Event::Decoding(share)))?;
+    check(&image, stage, "picture")?;
+    let (width, height) = size.stage_size(stage);
+    let cropped = size.cropped_size(stage);
+    let result = StageResult { stage, stages: size.stages, latents, image, width, height, cropped };
+    progress.stage(&result)?;
+    Ok(result)
+}
+
+/// Decodes the latents of a stage that an earlier run has sampled.
+///
+/// # Errors
+/// Latents of another size, or with NaN.
+pub fn resume_stage(
+    codec: &mut dyn Codec,
+    size: &SizePlan,
+    stage: u32,
+    latents: Latents,
+    progress: &mut dyn Progress,
+) -> Result<StageResult> {
+    if stage > size.stages {
+        return Err(Error::usage(format!(
+            "stage {stage} is reached, but {} is the last",
+            size.stages
+        )));
+    }
+    let (width, height) = size.stage_size(stage);
+    let expected = Shape::new(1, height / codec.factor(), width / codec.factor(), codec.channels());
+    let shape = latents.shape();
+    if shape != expected || latents.values.len() as u64 != shape.elems() {
+        return Err(Error::usage(format!(
+            "the latents of stage {stage} are {}×{} with {} channels, expected {}×{} with {}",
+            shape.width,
+            shape.height,
+            shape.channels,
+            expected.width,
+            expected.height,
+            expected.channels
+        )));
+    }
+    check(&latents.values, stage, "latents")?;
+    progress.event(Event::Stage { stage, width, height, steps: 0 })?;
+    finish_stage(codec, size, stage, latents, progress)
 }
 
 /// The sampler's steps of one stage.

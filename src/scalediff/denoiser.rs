@@ -57,6 +57,8 @@ pub trait Denoiser {
 pub trait Codec {
     /// Pixels per latent along each axis.
     fn factor(&self) -> u32;
+    /// Values per latent.
+    fn channels(&self) -> u32;
     /// Latents to a picture of `factor` times their size; neither clamped nor rounded.
     fn decode(
         &mut self,

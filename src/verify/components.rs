@@ -314,7 +314,7 @@ fn pipeline(model: &Model, case: &Case) -> Result<Outputs> {
         Noise::Stage(stage) => noises[stage as usize].clone(),
         Noise::Step { .. } => Vec::new(),
     };
-    cascade.run(&size, &mut noise, &mut stages)?;
+    cascade.run(&size, None, &mut noise, &mut stages)?;
     Ok(stages.0)
 }
 

@@ -3,6 +3,8 @@
 mod json;
 mod loader;
 mod source;
+mod tensors;
 
 pub use loader::{Loader, Weights};
 pub use source::{Bytes, Checkpoint, Dtype, ModelFiles, Overflow, TensorView, to_f16};
+pub use tensors::TensorFile;

@@ -3,7 +3,7 @@
 //! Files are memory-mapped, so opening a checkpoint costs its header alone and a tensor's bytes are paged in
 //! when they are first read. Only the safetensors format is read: pickles can run code and are refused.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::ops::{Deref, Range};
 use std::path::{Component, Path, PathBuf};
@@ -83,13 +83,7 @@ impl ModelFiles {
                     return Err(Error::model(format!("{rel:?} is not a path inside the model")));
                 }
                 let path = root.join(rel);
-                // A pipe or a device would block or never end, so ask before opening.
-                match std::fs::metadata(&path) {
-                    Ok(kind) if kind.is_file() => map_file(&path, rel),
-                    Ok(_) => Err(Error::model(format!("{rel}: not a regular file"))),
-                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(missing()),
-                    Err(e) => Err(Error::io(format!("{rel}: cannot be read"), e)),
-                }
+                if path.exists() { read_file(&path, rel) } else { Err(missing()) }
             }
             Self::Embedded(files) => files
                 .iter()
@@ -120,6 +114,15 @@ impl ModelFiles {
 /// Whether `rel` is made of plain names only, so that joining it to a folder stays inside.
 fn is_inside(rel: &str) -> bool {
     !rel.is_empty() && Path::new(rel).components().all(|c| matches!(c, Component::Normal(_)))
+}
+
+fn read_file(path: &Path, rel: &str) -> Result<Bytes> {
+    // A pipe or a device would block or never end, so ask before opening.
+    match std::fs::metadata(path) {
+        Ok(kind) if kind.is_file() => map_file(path, rel),
+        Ok(_) => Err(Error::model(format!("{rel}: not a regular file"))),
+        Err(e) => Err(Error::io(format!("{rel}: cannot be read"), e)),
+    }
 }
 
 fn map_file(path: &Path, rel: &str) -> Result<Bytes> {
@@ -167,11 +170,12 @@ pub struct TensorView<'a> {
 }
 
 /// One component's tensors, from one safetensors file or from shards listed by an index.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Checkpoint {
     place: String,
     files: Vec<Bytes>,
     tensors: BTreeMap<String, Entry>,
+    texts: HashMap<String, String>,
 }
 
 #[derive(Debug)]
@@ -209,8 +213,7 @@ impl Checkpoint {
         ];
         let mut checkpoint = Self {
             place: if subfolder.is_empty() { files.name() } else { subfolder.to_owned() },
-            files: Vec::new(),
-            tensors: BTreeMap::new(),
+            ..Self::default()
         };
         for (single, indices) in singles.iter().zip(indices) {
             if files.exists(&at(single)) {
@@ -245,8 +248,28 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// Opens one safetensors file, wherever it lies.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn open_file(path: &Path) -> Result<Self> {
+        let place = path.display().to_string();
+        let bytes = read_file(path, &place)?;
+        let mut checkpoint = Self { place: place.clone(), ..Self::default() };
+        checkpoint.add_bytes(bytes, &place)?;
+        Ok(checkpoint)
+    }
+
+    /// The texts in the headers.
+    pub fn texts(&self) -> &HashMap<String, String> {
+        &self.texts
+    }
+
     fn add_file(&mut self, files: &ModelFiles, rel: &str) -> Result<()> {
-        let bytes = files.read(rel)?;
+        self.add_bytes(files.read(rel)?, rel)
+    }
+
+    fn add_bytes(&mut self, bytes: Bytes, rel: &str) -> Result<()> {
         let (start, header) = read_header(&bytes).map_err(|e| e.at(rel))?;
         for (name, info) in header.tensors() {
             let (from, to) = info.data_offsets;
@@ -262,6 +285,7 @@ impl Checkpoint {
                 )));
             }
         }
+        self.texts.extend(header.metadata().clone().unwrap_or_default());
         self.files.push(bytes);
         Ok(())
     }
