@@ -36,13 +36,21 @@ struct Inner {
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
+/// The most characters of a message; the rest is cut off.
+const MAX_MESSAGE: usize = 3000;
+
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     /// An error of `kind` saying `message` (lower case, no full stop).
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), hint: None, source: None }))
+        let mut message = message.into();
+        // Whatever a file or a prompt holds, its error stays readable.
+        if let Some((end, _)) = message.char_indices().nth(MAX_MESSAGE) {
+            message.replace_range(end.., "…");
+        }
+        Self(Box::new(Inner { kind, message, hint: None, source: None }))
     }
 
     /// A request that cannot be carried out.

@@ -78,13 +78,22 @@ impl Config {
         names.flatten().ok_or_else(|| self.error(format!("{key} needs a list of names")))
     }
 
+    /// A number above 0, or `default` where the key is absent.
+    pub fn positive(&self, key: &str, default: f64) -> Result<f32> {
+        let value = self.number(key, default)? as f32;
+        if value > 0.0 {
+            return Ok(value);
+        }
+        Err(self.error(format!("{key} is {value}, expected a number above 0")))
+    }
+
     /// A finite number, or `default` where the key is absent.
     pub fn number(&self, key: &str, default: f64) -> Result<f64> {
         match self.get(key) {
             None => Ok(default),
             Some(v) => v
                 .as_f64()
-                .filter(|v| v.is_finite())
+                .filter(|v| (*v as f32).is_finite())
                 .ok_or_else(|| self.error(format!("{key} is {v}, expected a number"))),
         }
     }

@@ -114,7 +114,7 @@ impl UnetConfig {
             flip_sin_to_cos: c.flag("flip_sin_to_cos", true)?,
             freq_shift: c.number("freq_shift", 0.0)?,
             groups: c.dim_opt("norm_num_groups")?.unwrap_or(32),
-            eps: c.number("norm_eps", 1e-5)? as f32,
+            eps: c.positive("norm_eps", 1e-5)?,
             sample_size: c.dim_opt("sample_size")?.unwrap_or(128),
             channels,
         })

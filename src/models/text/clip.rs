@@ -55,7 +55,7 @@ impl ClipConfig {
             vocab: c.dim("vocab_size")?,
             positions: c.dim_opt("max_position_embeddings")?.unwrap_or(77),
             activation,
-            eps: c.number("layer_norm_eps", 1e-5)? as f32,
+            eps: c.positive("layer_norm_eps", 1e-5)?,
             projection: if projected { Some(c.dim("projection_dim")?) } else { None },
             eos_token_id: c.dim_opt("eos_token_id")?.unwrap_or(2),
         })

@@ -52,7 +52,7 @@ impl VaeConfig {
             mid_attention: c.flag("mid_block_add_attention", true)?,
             quant_conv: c.flag("use_quant_conv", true)?,
             post_quant_conv: c.flag("use_post_quant_conv", true)?,
-            scaling: c.number("scaling_factor", 0.18215)? as f32,
+            scaling: c.positive("scaling_factor", 0.18215)?,
             shift: c.number("shift_factor", 0.0)? as f32,
             channels,
         })

@@ -14,6 +14,7 @@ use super::family::{Encoder, Family, Prompts};
 use super::model::{Loaded, Model};
 use crate::error::{Error, Result};
 use crate::gpu::Caps;
+use crate::models::config::Config;
 use crate::models::sdxl_unet::Unet;
 use crate::sampling::{SamplerChoice, Schedule};
 use crate::scalediff::{Denoiser, Event, Progress, SizePlan};
@@ -36,7 +37,7 @@ impl Sdxl {
     /// Reads and checks the configs; weights come later.
     pub fn open(model: Model, keep_loaded: bool) -> Result<Self> {
         let index: Value = model.files.read_json("model_index.json")?;
-        let zeros = index.get("force_zeros_for_empty_prompt").and_then(Value::as_bool);
+        let index = Config::new("model_index.json", index);
         let (vae, unet) = (model.vae_config()?, model.unet_config()?);
         let latent = vae.latent_channels;
         if unet.in_channels != latent || unet.out_channels != latent {
@@ -48,7 +49,7 @@ impl Sdxl {
         }
         Ok(Self {
             native_size: unet.sample_size.saturating_mul(vae.factor()),
-            zeros_for_absent_prompt: zeros.unwrap_or(true),
+            zeros_for_absent_prompt: index.flag("force_zeros_for_empty_prompt", true)?,
             keep_loaded,
             unet: None,
             embedded: None,
