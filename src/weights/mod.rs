@@ -1,5 +1,6 @@
 //! Checkpoints: files, tensors, and their way to the device. Nothing else opens a checkpoint.
 
+mod header;
 mod json;
 mod loader;
 mod source;
