@@ -84,7 +84,8 @@ fn copy(gpu: &Gpu, clock: &mut dyn Clock) -> Result<f64> {
         let x = g.input("x", Shape::matrix(lanes, 4), DType::F32);
         let y = g.input("y", Shape::matrix(lanes, 4), DType::F32);
         for _ in 0..calls {
-            let variant = Variant::new().num("WG", WG).elem("x", Elem::F32).elem("y", Elem::F32);
+            let elem = gpu.caps().elem(DType::F32);
+            let variant = Variant::new().num("WG", WG).elem("x", elem).elem("y", elem);
             g.op(&COPY, variant)
                 .read(x, Window::Rows)
                 .write(y, Window::Rows)

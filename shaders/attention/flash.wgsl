@@ -36,6 +36,7 @@ struct Params {
 }
 var<immediate> params: Params;
 #import grid
+#import quotient
 
 const FULL = 0u;
 const CAUSAL = 1u;
@@ -45,7 +46,9 @@ const LOWEST: f32 = -3.0e38;
 
 fn low(pair: u32) -> u32 { return pair & 0xffffu; }
 fn high(pair: u32) -> u32 { return pair >> 16u; }
-fn ceil_div(a: u32, b: u32) -> u32 { return (a + b - 1u) / b; }
+fn ceil_div(a: u32, b: u32) -> u32 { return quotient(a + b - 1u, b); }
+struct Division { quotient: u32, rest: u32 }
+fn divided(a: u32, b: u32) -> Division { let q = quotient(a, b); return Division(q, a - q * b); }
 
 // ---- which queries and keys -------------------------------------------------------------------
 
@@ -55,8 +58,8 @@ fn patch_h() -> u32 { return block_side(low(params.window)); }
 fn patch_w() -> u32 { return block_side(high(params.window)); }
 fn jitter_h() -> u32 { return (params.v_col_jitter >> 16u) & 0xffu; }
 fn jitter_w() -> u32 { return params.v_col_jitter >> 24u; }
-fn blocks_h() -> u32 { return (low(params.grid) - 1u + jitter_h()) / patch_h() + 1u; }
-fn blocks_w() -> u32 { return (high(params.grid) - 1u + jitter_w()) / patch_w() + 1u; }
+fn blocks_h() -> u32 { return quotient(low(params.grid) - 1u + jitter_h(), patch_h()) + 1u; }
+fn blocks_w() -> u32 { return quotient(high(params.grid) - 1u + jitter_w(), patch_w()) + 1u; }
 
 // First key of the window of query block `block` along one axis.
 fn window_origin(block: u32, queries: u32, window: u32, len: u32, jitter: u32) -> u32 {
@@ -76,8 +79,8 @@ struct Keys {
 
 // The number of keys before the first one at `row` or later.
 fn keys_before(keys: Keys, row: u32) -> u32 {
-    let rel = max(row, keys.row) - keys.row;
-    return (rel / keys.stride) * keys.width + min(rel % keys.stride, keys.width);
+    let runs = divided(max(row, keys.row) - keys.row, keys.stride);
+    return runs.quotient * keys.width + min(runs.rest, keys.width);
 }
 
 fn bound_keys(row: u32, width: u32, stride: u32, count: u32) -> Keys {
@@ -105,7 +108,8 @@ fn keys_of_block(item: u32, by: u32, bx: u32) -> Keys {
 // Row of key t, counted from the first bound row.
 fn key_row(keys: Keys, t: u32) -> u32 {
     if (SCOPE == PATCHES) {
-        return keys.row + (t / keys.width) * keys.stride + t % keys.width - params.kv_row0;
+        let run = divided(t, keys.width);
+        return keys.row + run.quotient * keys.stride + run.rest - params.kv_row0;
     }
     return keys.row + t - params.kv_row0;
 }
@@ -114,13 +118,12 @@ fn key_row(keys: Keys, t: u32) -> u32 {
 // tiles of a chunk of rows are consecutive.
 fn tiles_per_block() -> u32 { return ceil_div(patch_h() * patch_w(), BLOCK_Q); }
 fn first_tile_at(row: u32) -> u32 {
-    let item = row / params.lq;
-    let i = row % params.lq;
+    let at = divided(row, params.lq);
     if (SCOPE == PATCHES) {
-        let by = (i / high(params.grid) + jitter_h()) / patch_h();
-        return (item * blocks_h() + by) * blocks_w() * tiles_per_block();
+        let by = quotient(quotient(at.rest, high(params.grid)) + jitter_h(), patch_h());
+        return (at.quotient * blocks_h() + by) * blocks_w() * tiles_per_block();
     }
-    return item * ceil_div(params.lq, BLOCK_Q) + i / BLOCK_Q;
+    return at.quotient * ceil_div(params.lq, BLOCK_Q) + at.rest / BLOCK_Q;
 }
 fn end_tile_at(row: u32) -> u32 {
     if (SCOPE == PATCHES) { return first_tile_at(row) + blocks_w() * tiles_per_block(); }
@@ -137,18 +140,16 @@ struct Tile {
 
 fn tile_at(number: u32) -> Tile {
     if (SCOPE == PATCHES) {
-        let per_block = tiles_per_block();
-        let block = number / per_block;
-        let bx = block % blocks_w();
-        let by = (block / blocks_w()) % blocks_h();
-        let item = block / (blocks_w() * blocks_h());
-        let y = i32(by * patch_h()) - i32(jitter_h());
-        let x = i32(bx * patch_w()) - i32(jitter_w());
-        return Tile(item, (number % per_block) * BLOCK_Q, y, x, keys_of_block(item, by, bx));
+        let block = divided(number, tiles_per_block());
+        let row = divided(block.quotient, blocks_w());
+        let by = divided(row.quotient, blocks_h());
+        let y = i32(by.rest * patch_h()) - i32(jitter_h());
+        let x = i32(row.rest * patch_w()) - i32(jitter_w());
+        return Tile(by.quotient, block.rest * BLOCK_Q, y, x, keys_of_block(by.quotient, by.rest, row.rest));
     }
-    let per_item = ceil_div(params.lq, BLOCK_Q);
-    let first = (number % per_item) * BLOCK_Q;
-    return Tile(number / per_item, first, 0, 0, keys_of_run(number / per_item, min(first + BLOCK_Q, params.lq) - 1u));
+    let at = divided(number, ceil_div(params.lq, BLOCK_Q));
+    let first = at.rest * BLOCK_Q;
+    return Tile(at.quotient, first, 0, 0, keys_of_run(at.quotient, min(first + BLOCK_Q, params.lq) - 1u));
 }
 
 // Row of the tile's query n, or NO_ROW where it lies outside of the block, the grid or the chunk.
@@ -158,8 +159,9 @@ fn tile_row(tile: Tile, n: u32) -> u32 {
     var i = m;
     var inside = m < params.lq;
     if (SCOPE == PATCHES) {
-        let y = tile.y + i32(m / patch_w());
-        let x = tile.x + i32(m % patch_w());
+        let at = divided(m, patch_w());
+        let y = tile.y + i32(at.quotient);
+        let x = tile.x + i32(at.rest);
         inside = m < patch_h() * patch_w() && y >= 0 && x >= 0 && y < i32(low(params.grid)) && x < i32(high(params.grid));
         i = u32(y) * high(params.grid) + u32(x);
     }
@@ -217,6 +219,34 @@ fn value(row: u32, head: u32, d4: u32) -> vec4<f32> {
 // Only for heads of whole vec4s.
 fn put(row: u32, head: u32, d4: u32, v: vec4<f32>) {
     store_y((row - params.y_row0) * high(params.v_y_stride) + head * D4 + d4, v);
+}
+// Pairs d8 of vec4s, which lie together where PAIRED; the second is zero beyond an odd head.
+fn query2(row: u32, head: u32, d8: u32) -> mat2x4<f32> {
+    if (PAIRED) {
+        let col = low(params.q_k_col) + head * HEAD_DIM + 8u * d8;
+        return load2_q((row - params.q_row0) * low(params.q_k_stride) + col / 4u) * params.scale;
+    }
+    if (2u * d8 + 1u < D4) { return mat2x4(query(row, head, 2u * d8), query(row, head, 2u * d8 + 1u)); }
+    return mat2x4(query(row, head, 2u * d8), vec4(0.0));
+}
+fn key2(row: u32, head: u32, d8: u32) -> mat2x4<f32> {
+    if (PAIRED) { return load2_k(row * high(params.q_k_stride) + (high(params.q_k_col) + head * HEAD_DIM) / 4u + 2u * d8); }
+    if (2u * d8 + 1u < D4) { return mat2x4(key(row, head, 2u * d8), key(row, head, 2u * d8 + 1u)); }
+    return mat2x4(key(row, head, 2u * d8), vec4(0.0));
+}
+fn value2(row: u32, head: u32, d8: u32) -> mat2x4<f32> {
+    if (PAIRED) { return load2_v(row * low(params.v_y_stride) + (low(params.v_col_jitter) + head * HEAD_DIM) / 4u + 2u * d8); }
+    if (2u * d8 + 1u < D4) { return mat2x4(value(row, head, 2u * d8), value(row, head, 2u * d8 + 1u)); }
+    return mat2x4(value(row, head, 2u * d8), vec4(0.0));
+}
+fn put2(row: u32, head: u32, d8: u32, v: mat2x4<f32>) {
+    let at = (row - params.y_row0) * high(params.v_y_stride) + head * D4 + 2u * d8;
+    if (PAIRED) {
+        store2_y(at, v);
+    } else {
+        store_y(at, v[0]);
+        if (2u * d8 + 1u < D4) { store_y(at + 1u, v[1]); }
+    }
 }
 
 #import attend

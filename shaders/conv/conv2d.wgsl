@@ -9,6 +9,7 @@
 #bind read res
 #bind write y
 #import grid
+#import quotient
 struct Params {
     first_group: u32,
     rows: u32,
@@ -39,8 +40,10 @@ fn a_begin(row: u32) -> ARow {
     let r = params.row0 + row;
     let stride = i32(params.stride_pad & 0xffffu);
     let pad = i32(params.stride_pad >> 16u);
-    let at = r % params.rows_per_item;
-    return ARow(r / params.rows_per_item, i32(at / params.out_w) * stride - pad, i32(at % params.out_w) * stride - pad);
+    let item = quotient(r, params.rows_per_item);
+    let at = r - item * params.rows_per_item;
+    let y = quotient(at, params.out_w);
+    return ARow(item, i32(y) * stride - pad, i32(at - y * params.out_w) * stride - pad);
 }
 // For stride 1: 1 at the start of a line of the output, 4 at its end.
 fn a_edges(a: ARow) -> u32 {
@@ -66,6 +69,12 @@ fn a_load(row: u32, c: u32) -> vec4<f32> {
     let inside = row != OUTSIDE;
     let v = load_joined(select(max(params.x_row0, params.x2_row0), row, inside), c);
     return select(vec4(0.0), v, inside);
+}
+// Two vec4s, the first one even: on the same side of an even seam.
+fn a_load2(row: u32, c: u32) -> mat2x4<f32> {
+    let inside = row != OUTSIDE;
+    let v = load2_joined(select(max(params.x_row0, params.x2_row0), row, inside), c);
+    return mat2x4(select(vec4(0.0), v[0], inside), select(vec4(0.0), v[1], inside));
 }
 #import mma
 

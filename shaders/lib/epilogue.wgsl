@@ -23,8 +23,10 @@ fn activate(x: vec4<f32>) -> vec4<f32> {
     return x;
 }
 
-// What all rows of a column share.
-struct Column { at: u32, bias: vec4<f32>, gate_bias: vec4<f32> }
+fn item_of(row: u32) -> u32 { return quotient(params.row0 + row, params.rows_per_item); }
+
+// What all rows of a column share; `vector` only where ONE_ITEM says that a tile lies within one item.
+struct Column { at: u32, bias: vec4<f32>, gate_bias: vec4<f32>, vector: vec4<f32> }
 fn column_begin(col4: u32) -> Column {
     var c: Column;
     c.at = params.col0_4 + col4;
@@ -36,15 +38,26 @@ fn column_begin(col4: u32) -> Column {
     }
     return c;
 }
-fn finish(row: u32, c: Column, acc: vec4<f32>, gate: vec4<f32>) {
+fn finished(row: u32, c: Column, acc: vec4<f32>, gate: vec4<f32>) -> vec4<f32> {
     var v = acc + c.bias;
-    if (GATED) {
-        v = v * gelu_erf(gate + c.gate_bias);
-    } else {
-        if (HAS_VECTOR) { v += load_vector(((params.row0 + row) / params.rows_per_item) * params.n4 + c.at); }
-        v = activate(v);
+    if (GATED) { return v * gelu_erf(gate + c.gate_bias); }
+    if (HAS_VECTOR && ONE_ITEM) {
+        v += c.vector;
+    } else if (HAS_VECTOR) {
+        v += load_vector(item_of(row) * params.n4 + c.at);
     }
+    return activate(v);
+}
+fn finish(row: u32, c: Column, finished: vec4<f32>) {
     let at = row * params.n4 + c.at;
+    var v = finished;
     if (HAS_RES) { v += load_res(at); }
     store_y(at, v);
+}
+// Two neighbouring columns of the launch, the first one even, in one access.
+fn finish2(row: u32, col4: u32, finished: mat2x4<f32>) {
+    let at = row * params.n4 + params.col0_4 + col4;
+    var v = finished;
+    if (HAS_RES) { v += load2_res(at); }
+    store2_y(at, v);
 }

@@ -20,3 +20,10 @@ fn load_joined(row: u32, c4: u32) -> vec4<f32> {
     }
     return v;
 }
+// Vec4s c4 and c4 + 1, where c4 and c1 / 4 are even.
+fn load2_joined(row: u32, c4: u32) -> mat2x4<f32> {
+    let s1 = (params.c1 + 3u) / 4u;
+    let r1 = (row - params.x_row0) * s1;
+    if (!HAS_X2 || c4 < s1) { return load2_x(r1 + c4); }
+    return load2_x2((row - params.x2_row0) * ((params.c2 + 3u) / 4u) + c4 - s1);
+}

@@ -8,6 +8,7 @@
 #bind raw read_write fold: array<f32>
 #import reduce
 #import grid
+#import quotient
 struct Params {
     first_group: u32,
     groups_in_all: u32,   // items × groups
@@ -31,23 +32,23 @@ fn main(at: Invocation) {
     let id = group_index(at.wid, at.nwg) * ROWS + at.index / LANES;
     let lane = at.index % LANES;
     let group = min(id, params.groups_in_all - 1u);
-    let item = group / params.groups;
-    let cpg = params.channels / params.groups;
-    let c0 = (group % params.groups) * cpg;
+    let item = quotient(group, params.groups);
+    let cpg = quotient(params.channels, params.groups);
+    let c0 = (group - item * params.groups) * cpg;
     let stride = ((params.channels + 3u) / 4u) * 4u;
     let entries = params.chunks * cpg;
     let n = f32(params.rows_per_item) * f32(cpg);
 
     var sum = 0.0;
     for (var e = lane; e < entries; e += LANES) {
-        let chunk = e / cpg;
-        sum += part[(item * params.chunks + chunk) * 2u * stride + c0 + e % cpg] * count_of(chunk);
+        let chunk = quotient(e, cpg);
+        sum += part[(item * params.chunks + chunk) * 2u * stride + c0 + e - chunk * cpg] * count_of(chunk);
     }
     let mean = lanes_sum(sum, at) / n;
     var square = 0.0;
     for (var e = lane; e < entries; e += LANES) {
-        let chunk = e / cpg;
-        let p = (item * params.chunks + chunk) * 2u * stride + c0 + e % cpg;
+        let chunk = quotient(e, cpg);
+        let p = (item * params.chunks + chunk) * 2u * stride + c0 + e - chunk * cpg;
         let d = part[p] - mean;
         square += part[p + stride] + count_of(chunk) * d * d;
     }

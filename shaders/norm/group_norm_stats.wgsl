@@ -1,15 +1,16 @@
 // Partial statistics of a group norm, per channel and chunk of rows:
 //   part[chunk, 0, c] = mean of x over the chunk;  part[chunk, 1, c] = sum of (x - mean)^2.
 //   x = [x | x2] joined on channels (skip connections are never copied); part [chunks, 2, channels] f32.
-// One lane per chunk and vec4 of channels; the chunk is read twice (the second time from cache), so no
-// sum of squares ever cancels, at any size of picture.
+// One lane per chunk and vec4 of channels (two where PAIRED). Welford's recurrence reads x once, and as no sum of squares
+// is taken nothing cancels, at any size of picture.
 #bind read x
 #bind read x2
 #bind write part
 #import grid
+#import quotient
 struct Params {
     first_group: u32,
-    lanes: u32,          // chunks of this launch × c4
+    lanes: u32,          // chunks of this launch × lanes per row
     chunk0: u32,         // first chunk of this launch
     chunks_per_item: u32,
     rows_per_chunk: u32,
@@ -22,26 +23,45 @@ struct Params {
 var<immediate> params: Params;
 #import join
 
+struct Stats { mean: vec4<f32>, square: vec4<f32> }
+// With one value more; `share` is one over their number.
+fn with_value(s: Stats, v: vec4<f32>, share: f32) -> Stats {
+    let d = v - s.mean;
+    let mean = s.mean + d * share;
+    return Stats(mean, s.square + d * (v - mean));
+}
+
 @compute @workgroup_size(WG)
 fn main(@builtin(local_invocation_index) lid: u32, @builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>) {
     let lane = group_index(wid, nwg) * WG + lid;
     if (lane >= params.lanes) { return; }
     let c4s = (params.c1 + params.c2 + 3u) / 4u;
-    let local = lane / c4s;
-    let c4 = lane % c4s;
+    let per_row = select(c4s, c4s / 2u, PAIRED);
+    let local = quotient(lane, per_row);
+    let c4 = (lane - local * per_row) * select(1u, 2u, PAIRED);
     let chunk = params.chunk0 + local;
-    let item = chunk / params.chunks_per_item;
-    let begin = (chunk % params.chunks_per_item) * params.rows_per_chunk;
+    let item = quotient(chunk, params.chunks_per_item);
+    let begin = (chunk - item * params.chunks_per_item) * params.rows_per_chunk;
     let count = min(params.rows_per_chunk, params.rows_per_item - begin);
     let row = item * params.rows_per_item + begin;
-    var sum = vec4<f32>(0.0);
-    for (var r = 0u; r < count; r++) { sum += load_joined(row + r, c4); }
-    let mean = sum / f32(count);
-    var square = vec4<f32>(0.0);
+    var a: Stats;
+    var b: Stats;
     for (var r = 0u; r < count; r++) {
-        let d = load_joined(row + r, c4) - mean;
-        square += d * d;
+        let share = 1.0 / f32(r + 1u);
+        if (PAIRED) {
+            let v = load2_joined(row + r, c4);
+            a = with_value(a, v[0], share);
+            b = with_value(b, v[1], share);
+        } else {
+            a = with_value(a, load_joined(row + r, c4), share);
+        }
     }
-    store_part((local * 2u) * c4s + c4, mean);
-    store_part((local * 2u + 1u) * c4s + c4, square);
+    let at = local * 2u * c4s + c4;
+    if (PAIRED) {
+        store2_part(at, mat2x4(a.mean, b.mean));
+        store2_part(at + c4s, mat2x4(a.square, b.square));
+    } else {
+        store_part(at, a.mean);
+        store_part(at + c4s, a.square);
+    }
 }

@@ -152,6 +152,8 @@ pub struct Caps {
     pub f16: bool,
     /// Shaders may use subgroup operations. No size is promised.
     pub subgroups: bool,
+    /// Shaders may use 64-bit integers.
+    pub int64: bool,
     /// The fewest invocations that a subgroup has: a workgroup no larger is one subgroup.
     pub subgroup_min: u32,
     /// The most of each resource that a kernel may use.
@@ -164,6 +166,7 @@ impl Caps {
         class: DeviceClass::Discrete,
         f16: false,
         subgroups: false,
+        int64: false,
         subgroup_min: 1,
         limits: Limits::WEBGPU,
     };
@@ -173,6 +176,7 @@ impl Caps {
     pub fn clamped(mut self, tier: Tier) -> Self {
         self.f16 &= tier >= Tier::F16;
         self.subgroups &= tier >= Tier::Subgroup;
+        self.int64 &= tier >= Tier::Subgroup;
         self
     }
 
@@ -191,10 +195,21 @@ impl Caps {
     /// How shaders read and write `dtype` here.
     pub fn elem(&self, dtype: DType) -> Elem {
         match dtype {
+            // A software driver fetches every component of every lane by itself, and unpacks halves faster than it
+            // converts f16 types.
+            DType::F32 if self.class == DeviceClass::Cpu && self.int64 => Elem::Wide,
+            DType::F16 if self.class == DeviceClass::Cpu && self.int64 => Elem::Words,
             DType::F32 => Elem::F32,
-            // Software drivers unpack two halves faster than they convert f16 types.
             DType::F16 if self.f16 && self.class != DeviceClass::Cpu => Elem::F16,
             DType::F16 => Elem::Packed,
+        }
+    }
+
+    /// The same where the shader accesses two vec4s at a time and rows hold an even number of them.
+    pub fn elem_pairs(&self, dtype: DType) -> Elem {
+        match self.elem(dtype) {
+            Elem::Words => Elem::Pairs,
+            other => other,
         }
     }
 

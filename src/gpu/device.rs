@@ -98,6 +98,7 @@ fn facts_of(adapter: &wgpu::Adapter) -> AdapterFacts {
         },
         f16: features.contains(wgpu::Features::SHADER_F16),
         subgroups: features.contains(wgpu::Features::SUBGROUP),
+        int64: features.contains(wgpu::Features::SHADER_INT64),
         subgroup_min: info.subgroup_min_size,
         limits: Limits {
             binding_bytes: limits.max_storage_buffer_binding_size,
@@ -122,6 +123,7 @@ pub(super) fn device_descriptor(adapter: &wgpu::Adapter) -> wgpu::DeviceDescript
     let usable = wgpu::Features::IMMEDIATES
         | wgpu::Features::SHADER_F16
         | wgpu::Features::SUBGROUP
+        | wgpu::Features::SHADER_INT64
         | wgpu::Features::TIMESTAMP_QUERY
         | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES
         | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
@@ -226,6 +228,7 @@ impl Gpu {
         let mut facts = facts_of(adapter);
         facts.caps.f16 &= device.features().contains(wgpu::Features::SHADER_F16);
         facts.caps.subgroups &= device.features().contains(wgpu::Features::SUBGROUP);
+        facts.caps.int64 &= device.features().contains(wgpu::Features::SHADER_INT64);
         let given = device.limits();
         facts.caps.limits = Limits {
             binding_bytes: given.max_storage_buffer_binding_size,

@@ -146,6 +146,8 @@ pub struct Problem {
     pub lq: u32,
     /// The columns of q, k and v start at whole vec4s.
     pub aligned: bool,
+    /// Pairs of vec4s of a head lie together in q, k, v and the result, at even places.
+    pub paired: bool,
 }
 
 /// Engine and tile for a problem: everything the host must know of a variant.
@@ -177,11 +179,7 @@ pub fn tiling(caps: &Caps, p: &Problem) -> Tiling {
     let vectors = caps.class == DeviceClass::Cpu && caps.subgroups && caps.subgroup_min >= LANES;
     if vectors && d4 <= 32 {
         // Unrolled code and the vectors kept per lane grow with d4 times the queries per lane.
-        let most = match d4 {
-            0..=8 => 8,
-            9..=16 => 4,
-            _ => 2,
-        };
+        let most = if d4 <= 16 { 4 } else { 2 };
         let per_lane = sharing.div_ceil(LANES).clamp(1, most);
         return Tiling { engine: Engine::Lanes, block_q: LANES * per_lane, slice4: d4 };
     }
@@ -251,6 +249,8 @@ pub fn choose(caps: &Caps, p: &Problem, carry: Carry, q: DType, kv: DType, out: 
         AttentionScope::Patches(_) => 2,
     };
     let isolated = matches!(p.scope, AttentionScope::Patches(g) if g.isolated);
+    let paired = p.paired && tiling.engine == Engine::Lanes;
+    let elem = |dtype| if paired { caps.elem_pairs(dtype) } else { caps.elem(dtype) };
     Variant::new()
         .num("HEAD_DIM", p.heads.dim)
         .num("SCOPE", scope)
@@ -258,6 +258,7 @@ pub fn choose(caps: &Caps, p: &Problem, carry: Carry, q: DType, kv: DType, out: 
         .num("BLOCK_Q", tiling.block_q)
         .num("SLICE4", tiling.slice4)
         .flag("ALIGNED", p.aligned && p.heads.dim % 4 == 0)
+        .flag("PAIRED", paired)
         .slot(
             "attend",
             match tiling.engine {
@@ -275,10 +276,10 @@ pub fn choose(caps: &Caps, p: &Problem, carry: Carry, q: DType, kv: DType, out: 
                 Carry::Last => "last",
             },
         )
-        .elem("q", caps.elem(q))
-        .elem("k", caps.elem(kv))
-        .elem("v", caps.elem(kv))
-        .elem("y", caps.elem(out))
+        .elem("q", elem(q))
+        .elem("k", elem(kv))
+        .elem("v", elem(kv))
+        .elem("y", elem(out))
         .elem("state", caps.elem(DType::F32))
 }
 
@@ -302,6 +303,8 @@ pub fn record(
         scope,
         lq: shape.rows_per_item(),
         aligned: [q, k, v].iter().all(|s| s.column % 4 == 0),
+        paired: heads.dim % 8 == 0
+            && [q, k, v].iter().all(|s| s.column % 8 == 0 && s.tensor.shape.stride4() % 2 == 0),
     };
     let caps = g.caps().clone();
     let tiling = tiling(&caps, &problem);
@@ -485,6 +488,7 @@ mod tests {
             scope: AttentionScope::Full,
             lq: 1024,
             aligned: true,
+            paired: true,
         };
         let cpu = Caps { class: DeviceClass::Cpu, subgroups: true, subgroup_min: 8, ..Caps::FLOOR };
         assert_eq!(tiling(&cpu, &p(6)).engine, Engine::Columns);

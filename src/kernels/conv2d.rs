@@ -2,7 +2,7 @@
 
 use bytemuck::NoUninit;
 
-use super::engine::Engine;
+use super::engine::{Engine, Product};
 use super::lanes::fits;
 use super::matmul::{Epilogue, check_tail, choose_tail};
 use crate::error::Result;
@@ -74,9 +74,18 @@ pub struct Params {
     pub stride_pad: u32,
 }
 
-fn engine(caps: &Caps, x: Tensor, n: u32, geometry: Geometry) -> Engine {
-    Engine::choose(caps, x.shape.batch * geometry.out_h * geometry.out_w, n, false)
-        .sharing(geometry.shared_taps(x.shape))
+fn engine(caps: &Caps, x: Tensor, x2: Option<Tensor>, n: u32, geometry: Geometry) -> Engine {
+    let even = |t: Tensor| t.shape.channels % 4 == 0 && t.shape.stride4() % 2 == 0;
+    let rows_per_item = geometry.out_h * geometry.out_w;
+    let product = Product {
+        rows: x.shape.batch * rows_per_item,
+        cols: n,
+        gated: false,
+        shared_taps: geometry.shared_taps(x.shape),
+        even_k: even(x) && x2.is_none_or(even),
+        rows_per_item,
+    };
+    Engine::choose(caps, &product)
 }
 
 /// Variant of `conv2d` to `n` channels.
@@ -89,13 +98,14 @@ pub fn choose(
     geometry: Geometry,
     e: &Epilogue,
 ) -> Variant {
-    choose_tail(caps, weight, e, engine(caps, x, n, geometry))
+    let engine = engine(caps, x, x2, n, geometry);
+    choose_tail(caps, weight, e, engine)
         .num("SIZE", geometry.size)
         .flag("DOUBLED", geometry.doubled)
         .flag("HAS_X2", x2.is_some())
         .flag("ALIGNED_JOIN", x.shape.channels % 4 == 0)
-        .elem("x", caps.elem(x.dtype))
-        .elem("x2", caps.elem(x2.map_or(x.dtype, |t| t.dtype)))
+        .elem("x", engine.elem_in(caps, x.dtype))
+        .elem("x2", engine.elem_in(caps, x2.map_or(x.dtype, |t| t.dtype)))
 }
 
 /// Records the convolution of `[x | x2]` to `n` channels.
@@ -140,7 +150,7 @@ pub fn record(
             row(first, 0) * in_w..(row(last, size - 1) + 1) * in_w
         }))
     };
-    let engine = engine(g.caps(), x, n, geometry);
+    let engine = engine(g.caps(), x, x2, n, geometry);
     let variant = choose(g.caps(), x, x2, weight.dtype, n, geometry, &e);
     let taps = u64::from(size * size);
     g.op(&SPEC, variant)

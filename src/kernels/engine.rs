@@ -1,7 +1,8 @@
 //! The engines behind the slot `mma`, which matrix products and convolutions share.
 
 use crate::gpu::{Caps, DeviceClass};
-use crate::shader::Variant;
+use crate::shader::{Elem, Variant};
+use crate::tensor::DType;
 
 /// Invocations that `lanes` runs as one vector; a subgroup must hold them.
 const LANES: u32 = 8;
@@ -11,40 +12,69 @@ const LANES: u32 = 8;
 pub(super) enum Engine {
     /// `mma/tile.wgsl`: tiles in workgroup memory.
     Tile { rows: u32, cols: u32, thread_rows: u32, thread_cols4: u32, gated: bool },
-    /// `mma/lanes.wgsl`: tiles in registers, rows handed round by shuffles.
-    Lanes { blocks: u32, below: u32, share: u32 },
+    /// `mma/lanes.wgsl`: tiles in registers, weights handed round by shuffles.
+    Lanes(Lanes),
     /// `mma/direct.wgsl`: nothing shared.
     Direct,
 }
 
+/// The tile of `mma/lanes.wgsl`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lanes {
+    /// Eights of rows, and of weight rows.
+    rows8: u32,
+    cols8: u32,
+    /// Only the first half of the eight weight rows holds columns.
+    half: bool,
+    gated: bool,
+    /// Taps that share their rows: 1 or 3.
+    share: u32,
+    /// Vec4s of k in a step: 1 or 2.
+    deep: u32,
+    /// Rows of the result hold an even number of vec4s.
+    paired: bool,
+    /// A tile lies within one batch item.
+    one_item: bool,
+}
+
+/// A product as engines see it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Product {
+    pub rows: u32,
+    pub cols: u32,
+    pub gated: bool,
+    /// Taps of a line that see the same rows, moved by one; 1 if none do.
+    pub shared_taps: u32,
+    /// Every operand has an even number of vec4s along k.
+    pub even_k: bool,
+    pub rows_per_item: u32,
+}
+
 impl Engine {
-    /// The engine for `rows × cols` outputs.
-    pub(super) fn choose(caps: &Caps, rows: u32, cols: u32, gated: bool) -> Self {
+    /// The engine for a product.
+    pub(super) fn choose(caps: &Caps, p: &Product) -> Self {
         match caps.class {
             DeviceClass::Cpu if caps.subgroups && caps.subgroup_min >= LANES => {
-                Self::lanes(rows, cols, gated)
+                Self::Lanes(Lanes::new(p))
             }
             DeviceClass::Cpu => Self::Direct,
-            class => Self::tile(class, rows, cols, gated),
+            class => Self::tile(class, p.rows, p.cols, p.gated),
         }
     }
 
-    fn lanes(rows: u32, cols: u32, gated: bool) -> Self {
-        // Tiles of 32 columns, or of 16 and twice the rows: those take 20 loads where the others take
-        // 12, half as much again in time, which pays only where half the columns would be wasted.
-        let below = if !gated && cols <= 16 { 2 } else { 1 };
-        // Gated lanes hold two sums to a row: half as many rows fill the registers.
-        let most = if gated { 4 } else { 8 };
-        // Two sizes only: a software driver compiles each variant for about half a second.
-        let blocks = if rows <= 2 * LANES { 1 } else { most };
-        Self::Lanes { blocks, below, share: 1 }
+    /// How weights and inputs of `dtype` are read.
+    pub(super) fn elem_in(self, caps: &Caps, dtype: DType) -> Elem {
+        match self {
+            Self::Lanes(Lanes { deep: 2, .. }) => caps.elem_pairs(dtype),
+            _ => caps.elem(dtype),
+        }
     }
 
-    /// The engine for a convolution of whose taps `taps` in a line see the same rows, moved by one.
-    pub(super) fn sharing(self, taps: u32) -> Self {
+    /// How the result and the residual, of `dtype`, are accessed.
+    pub(super) fn elem_out(self, caps: &Caps, dtype: DType) -> Elem {
         match self {
-            Self::Lanes { blocks, below, .. } => Self::Lanes { blocks, below, share: taps },
-            other => other,
+            Self::Lanes(Lanes { paired: true, .. }) => caps.elem_pairs(dtype),
+            _ => caps.elem(dtype),
         }
     }
 
@@ -69,14 +99,20 @@ impl Engine {
                 .num("BM", rows)
                 .num("BN", cols)
                 .num("RM", thread_rows)
-                .num("CV", thread_cols4),
-            Self::Lanes { blocks, below, share } => variant
+                .num("CV", thread_cols4)
+                .flag("ONE_ITEM", false),
+            Self::Lanes(l) => variant
                 .slot("mma", "lanes")
                 .num("WG", LANES)
-                .num("BLOCKS", blocks)
-                .num("LM", below)
-                .num("SHARE", share),
-            Self::Direct => variant.slot("mma", "direct").num("WG", 64),
+                .num("QUADS", l.rows8.div_ceil(4))
+                .num("CB", l.cols8)
+                .num("SHARE", l.share)
+                .num("DEEP", l.deep)
+                .flag("HALF", l.half)
+                .flag("ONE_EIGHT", l.rows8 == 1)
+                .flag("PAIRED", l.paired)
+                .flag("ONE_ITEM", l.one_item),
+            Self::Direct => variant.slot("mma", "direct").num("WG", 64).flag("ONE_ITEM", false),
         }
     }
 
@@ -87,10 +123,37 @@ impl Engine {
                 let tile_cols = if gated { tile_cols / 2 } else { tile_cols };
                 rows.div_ceil(tile_rows) * cols.div_ceil(tile_cols)
             }
-            Self::Lanes { blocks, below, .. } => {
-                rows.div_ceil(LANES * below * blocks) * cols.div_ceil(4 * LANES / below)
+            Self::Lanes(l) => {
+                let w_rows = if l.gated { 8 } else { 4 } * cols.div_ceil(4);
+                rows.div_ceil(LANES * l.rows8) * w_rows.div_ceil(LANES * l.cols8)
             }
             Self::Direct => (rows.div_ceil(8) * cols.div_ceil(4)).div_ceil(64),
+        }
+    }
+}
+
+impl Lanes {
+    /// Unrolled code grows with rows × columns × taps × k of a step: a tile of 1024 to 1536 vector multiply-adds
+    /// keeps it within the processor's instruction cache, and a driver's compilation below a second.
+    fn new(p: &Product) -> Self {
+        let w_rows = if p.gated { 8 } else { 4 } * p.cols.div_ceil(4);
+        let narrow = w_rows.next_multiple_of(16) % 32 != 0 && w_rows < 128;
+        let (rows8, cols8) = match (w_rows, p.rows) {
+            (_, 0..=8) => (1, 4),
+            (0..=8, _) => (8, 1),
+            _ if narrow => (4, 2),
+            _ => (4, 4),
+        };
+        Self {
+            rows8,
+            cols8,
+            half: w_rows <= 4,
+            gated: p.gated,
+            share: p.shared_taps,
+            // A step of a convolution's three taps is long enough with one.
+            deep: if p.even_k && p.shared_taps == 1 { 2 } else { 1 },
+            paired: p.cols.div_ceil(4) % 2 == 0 && (cols8 > 1 || !p.gated),
+            one_item: p.rows_per_item % (LANES * rows8) == 0,
         }
     }
 }
@@ -102,14 +165,14 @@ mod tests {
     const SOFTWARE: Caps =
         Caps { class: DeviceClass::Cpu, subgroups: true, subgroup_min: 8, ..Caps::FLOOR };
 
-    fn lanes_of(blocks: u32, below: u32) -> Engine {
-        Engine::Lanes { blocks, below, share: 1 }
+    fn product(rows: u32, cols: u32, gated: bool) -> Product {
+        Product { rows, cols, gated, shared_taps: 1, even_k: true, rows_per_item: rows }
     }
 
     #[test]
     fn software_devices_share_by_shuffles_where_a_subgroup_is_wide_enough() {
-        let choose = |caps: &Caps| Engine::choose(caps, 4096, 320, false);
-        assert_eq!(choose(&SOFTWARE), lanes_of(8, 1));
+        let choose = |caps: &Caps| Engine::choose(caps, &product(4096, 320, false));
+        assert!(matches!(choose(&SOFTWARE), Engine::Lanes(_)));
         assert_eq!(choose(&Caps { subgroup_min: 4, ..SOFTWARE }), Engine::Direct);
         assert_eq!(choose(&Caps { subgroups: false, ..SOFTWARE }), Engine::Direct);
         assert!(matches!(choose(&Caps::FLOOR), Engine::Tile { .. }));
@@ -117,12 +180,16 @@ mod tests {
 
     #[test]
     fn tiles_follow_the_shape() {
-        let lanes = |rows, cols, gated| Engine::choose(&SOFTWARE, rows, cols, gated);
-        assert_eq!(lanes(4096, 16, false), lanes_of(8, 2));
-        assert_eq!(lanes(4096, 48, false), lanes_of(8, 1));
-        assert_eq!(lanes(4096, 64, true), lanes_of(4, 1));
-        assert_eq!(lanes(2, 1280, false), lanes_of(1, 1));
-        let rows_of = |rows, cols| match Engine::choose(&Caps::FLOOR, rows, cols, false) {
+        let lanes = |rows, cols, gated| {
+            let l = Lanes::new(&product(rows, cols, gated));
+            (l.rows8, l.cols8, l.half)
+        };
+        assert_eq!(lanes(4096, 3, false), (8, 1, true));
+        assert_eq!(lanes(4096, 16, false), (4, 2, false));
+        assert_eq!(lanes(4096, 48, false), (4, 2, false));
+        assert_eq!(lanes(4096, 64, true), (4, 4, false));
+        assert_eq!(lanes(2, 1280, false), (1, 4, false));
+        let rows_of = |rows, cols| match Engine::choose(&Caps::FLOOR, &product(rows, cols, false)) {
             Engine::Tile { rows, .. } => rows,
             other => panic!("{other:?}"),
         };

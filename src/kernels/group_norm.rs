@@ -7,7 +7,7 @@ use bytemuck::NoUninit;
 
 use super::lanes::{WG, check_lanes, groups_for};
 use crate::error::Result;
-use crate::gpu::Caps;
+use crate::gpu::{Caps, DeviceClass};
 use crate::graph::{Graph, Launch, Window};
 use crate::shader::{KernelSpec, Variant};
 use crate::tensor::{DType, Shape, Tensor};
@@ -79,21 +79,37 @@ pub struct GroupNorm {
     pub silu: bool,
 }
 
-/// Rows of one chunk: at most about a thousand chunks per item and none shorter than 32 rows, but so
-/// few that 64 chunks, the least that a launch binds, stay below 64 MiB.
-pub fn rows_per_chunk(rows_per_item: u32, channels: u32) -> u32 {
+/// Rows of one chunk: enough chunks to fill the device and none shorter than 32 rows, but so few rows
+/// that 64 chunks, the least that a launch binds, stay below 64 MiB.
+pub fn rows_per_chunk(caps: &Caps, rows_per_item: u32, channels: u32) -> u32 {
+    let chunks = if caps.class == DeviceClass::Cpu { 128 } else { 1024 };
     let most = ((1 << 18) / channels.max(1)).clamp(32, 4096);
-    rows_per_item.div_ceil(1024).clamp(32, most).min(rows_per_item.max(1))
+    rows_per_item.div_ceil(chunks).clamp(32, most).min(rows_per_item.max(1))
+}
+
+/// Whether lanes take two vec4s at a time.
+fn paired(caps: &Caps, x: Tensor, x2: Option<Tensor>) -> bool {
+    let even = |t: Tensor| t.shape.channels % 8 == 0;
+    caps.class == DeviceClass::Cpu && even(x) && x2.is_none_or(even)
+}
+
+/// Rows that a lane of `group_norm_apply` takes: they share mean and scale, so they lie in one item.
+fn rows_each(caps: &Caps, rows_per_item: u32) -> u32 {
+    let most = if caps.class == DeviceClass::Cpu { 16 } else { 1 };
+    1 << rows_per_item.trailing_zeros().min(u32::ilog2(most))
 }
 
 /// Variant of the two kernels that read `x` and `x2`.
 fn joined(caps: &Caps, x: Tensor, x2: Option<Tensor>) -> Variant {
+    let paired = paired(caps, x, x2);
+    let elem = |dtype| if paired { caps.elem_pairs(dtype) } else { caps.elem(dtype) };
     Variant::new()
         .num("WG", WG)
+        .flag("PAIRED", paired)
         .flag("HAS_X2", x2.is_some())
         .flag("ALIGNED_JOIN", x.shape.channels % 4 == 0)
-        .elem("x", caps.elem(x.dtype))
-        .elem("x2", caps.elem(x2.map_or(x.dtype, |t| t.dtype)))
+        .elem("x", elem(x.dtype))
+        .elem("x2", elem(x2.map_or(x.dtype, |t| t.dtype)))
 }
 
 /// Variant of `group_norm_stats`.
@@ -109,10 +125,11 @@ pub fn choose_merge(caps: &Caps) -> Variant {
 /// Variant of `group_norm_apply`.
 pub fn choose_apply(caps: &Caps, x: Tensor, x2: Option<Tensor>, out: DType, silu: bool) -> Variant {
     joined(caps, x, x2)
+        .num("EACH", rows_each(caps, x.shape.rows_per_item()))
         .flag("SILU", silu)
         .elem("fold", caps.elem(DType::F32))
         .elem("bias", caps.elem(DType::F32))
-        .elem("y", caps.elem(out))
+        .elem("y", if paired(caps, x, x2) { caps.elem_pairs(out) } else { caps.elem(out) })
 }
 
 /// Records the normalisation of `[x | x2]`; the result has the joined channels and type `out`.
@@ -134,11 +151,13 @@ pub fn record(
         );
     }
     let rows_per_item = x.shape.rows_per_item();
-    let rows_per_chunk = rows_per_chunk(rows_per_item, channels);
+    let caps = g.caps().clone();
+    let rows_per_chunk = rows_per_chunk(&caps, rows_per_item, channels);
     let chunks_per_item = rows_per_item.div_ceil(rows_per_chunk);
     let items = x.shape.batch;
     let chunks = items * chunks_per_item;
-    let c4 = channels.div_ceil(4);
+    // Lanes of a row.
+    let across = if paired(&caps, x, x2) { channels / 8 } else { channels.div_ceil(4) };
 
     let part = g.tensor(Shape::new(chunks, 2, 1, channels), DType::F32);
     // Chunks are whole rows of the picture list: chunk i of an item covers rows_per_chunk rows.
@@ -154,14 +173,13 @@ pub fn record(
             row_of(chunks.start)..end
         }))
     };
-    let caps = g.caps().clone();
     g.op(&STATS, choose_stats(&caps, x, x2))
         .read(x, window())
         .read_opt(x2, window())
         .write(part, Window::Map(Box::new(|chunks| chunks.start * 2..chunks.end * 2)))
         .over(chunks, 0)
         .launch(move |chunk| {
-            let lanes = chunk.row_count() * c4;
+            let lanes = chunk.row_count() * across;
             let params = StatsParams {
                 first_group: 0,
                 lanes,
@@ -201,6 +219,7 @@ pub fn record(
 
     let y = g.tensor(x.shape.with_channels(channels), out);
     check_lanes(g, y)?;
+    let each = rows_each(&caps, rows_per_item);
     g.op(&APPLY, choose_apply(&caps, x, x2, out, norm.silu))
         .read(x, Window::Rows)
         .read_opt(x2, Window::Rows)
@@ -209,7 +228,7 @@ pub fn record(
         .write(y, Window::Rows)
         .over(y.shape.rows(), 0)
         .launch(move |chunk| {
-            let lanes = chunk.row_count() * c4;
+            let lanes = chunk.row_count() / each * across;
             let params = ApplyParams {
                 first_group: 0,
                 lanes,

@@ -3,7 +3,7 @@
 use bytemuck::NoUninit;
 
 use crate::error::Result;
-use crate::gpu::Caps;
+use crate::gpu::{Caps, DeviceClass};
 use crate::graph::{Graph, Launch, Window};
 use crate::shader::{KernelSpec, Variant};
 use crate::tensor::{DType, Tensor};
@@ -21,15 +21,27 @@ pub struct Params {
     pub eps: f32,
 }
 
+/// Rows that the lanes of `reduce` take, and whether a lane takes two vec4s at a time.
+fn tiling(caps: &Caps, channels: u32) -> (u32, bool) {
+    match caps.class {
+        DeviceClass::Cpu => (4, channels % 8 == 0),
+        _ => (1, false),
+    }
+}
+
 /// Variant of `layer_norm`.
-pub fn choose(caps: &Caps, x: DType, out: DType) -> Variant {
+pub fn choose(caps: &Caps, x: Tensor, out: DType) -> Variant {
+    let (each, paired) = tiling(caps, x.shape.channels);
+    let elem = |dtype| if paired { caps.elem_pairs(dtype) } else { caps.elem(dtype) };
     Variant::new()
         .num("WG", 64)
+        .num("EACH", each)
+        .flag("PAIRED", paired)
         .slot("reduce", caps.reduce().0)
-        .elem("x", caps.elem(x))
+        .elem("x", elem(x.dtype))
         .elem("weight", caps.elem(DType::F32))
         .elem("bias", caps.elem(DType::F32))
-        .elem("y", caps.elem(out))
+        .elem("y", elem(out))
 }
 
 /// Records `y = layer_norm(x) · weight + bias`, weight and bias `[channels]` f32.
@@ -43,9 +55,9 @@ pub fn record(
 ) -> Result<Tensor> {
     let channels = x.shape.channels;
     let caps = g.caps().clone();
-    let rows_per_group = 64 / caps.reduce().1;
+    let rows_per_group = 64 / caps.reduce().1 * tiling(&caps, channels).0;
     let y = g.tensor(x.shape, out);
-    g.op(&SPEC, choose(&caps, x.dtype, out))
+    g.op(&SPEC, choose(&caps, x, out))
         .read(x, Window::Rows)
         .read(weight, Window::Whole)
         .read(bias, Window::Whole)

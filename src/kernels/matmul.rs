@@ -2,7 +2,7 @@
 
 use bytemuck::NoUninit;
 
-use super::engine::Engine;
+use super::engine::{Engine, Product};
 use super::lanes::fits;
 use crate::error::Result;
 use crate::gpu::Caps;
@@ -83,15 +83,23 @@ pub(super) fn choose_tail(caps: &Caps, weight: DType, e: &Epilogue, engine: Engi
         .flag("HAS_BIAS", e.bias.is_some())
         .flag("HAS_VECTOR", e.row_vector.is_some())
         .flag("HAS_RES", e.residual.is_some())
-        .elem("w", caps.elem(weight))
+        .elem("w", engine.elem_in(caps, weight))
         .elem("bias", f32)
         .elem("vector", f32)
-        .elem("res", e.residual.map_or(f32, |r| caps.elem(r.dtype)))
-        .elem("y", caps.elem(e.out))
+        .elem("res", e.residual.map_or(f32, |r| engine.elem_out(caps, r.dtype)))
+        .elem("y", engine.elem_out(caps, e.out))
 }
 
 fn engine(caps: &Caps, x: Tensor, n: u32, e: &Epilogue) -> Engine {
-    Engine::choose(caps, x.shape.rows(), n, e.activation == Activation::Geglu)
+    let product = Product {
+        rows: x.shape.rows(),
+        cols: n,
+        gated: e.activation == Activation::Geglu,
+        shared_taps: 1,
+        even_k: x.shape.stride4() % 2 == 0,
+        rows_per_item: x.shape.rows_per_item(),
+    };
+    Engine::choose(caps, &product)
 }
 
 /// Checks what the epilogue reads against the output's shape.
@@ -110,7 +118,8 @@ pub(super) fn check_tail(g: &Graph, y: Shape, times: u32, e: &Epilogue) -> Resul
 
 /// Variant of `matmul` for `n` output columns.
 pub fn choose(caps: &Caps, x: Tensor, weight: DType, n: u32, e: &Epilogue) -> Variant {
-    choose_tail(caps, weight, e, engine(caps, x, n, e)).elem("x", caps.elem(x.dtype))
+    let engine = engine(caps, x, n, e);
+    choose_tail(caps, weight, e, engine).elem("x", engine.elem_in(caps, x.dtype))
 }
 
 /// Records `[rows, k] · [n, k]ᵀ`; `n` is the number of output columns.

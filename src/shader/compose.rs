@@ -142,12 +142,15 @@ impl Composer<'_> {
 
     /// Pastes `lib/elem/<elem>.wgsl`: the declaration, and the load and store that the access allows.
     fn accessors(&mut self, elem: Elem, name: &str, head: &str, access: Access) -> Result<()> {
+        if matches!(elem, Elem::Words | Elem::Pairs) {
+            self.import("half")?;
+        }
         let file = format!("lib/elem/{}.wgsl", elem.name());
         let text =
             source(&file).ok_or_else(|| Error::internal(format!("no shader file {file}")))?;
         for (i, line) in text.lines().enumerate() {
-            let skip = (line.contains("fn load_") && access == Access::Write)
-                || (line.contains("fn store_") && access == Access::Read);
+            let skip = (line.contains("fn load") && access == Access::Write)
+                || (line.contains("fn store") && access == Access::Read);
             if !skip && !line.starts_with("//") {
                 let line = line.replace("DECLARE", head).replace("NAME", name);
                 self.line(&file, i + 1, &line);

@@ -7,18 +7,27 @@ use std::fmt;
 pub enum Elem {
     /// `array<vec4<f32>>`.
     F32,
+    /// The same as `array<vec2<u64>>`, for processors; needs 64-bit integers.
+    Wide,
     /// `array<vec4<f16>>`; needs shader-f16.
     F16,
     /// f16 storage as `array<vec2<u32>>`, unpacked by hand: works everywhere.
     Packed,
+    /// f16 storage as `array<u64>`, for processors; needs 64-bit integers.
+    Words,
+    /// The same as `array<vec2<u64>>`, two vec4s of elements to an access: for rows of an even number.
+    Pairs,
 }
 
 impl Elem {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Elem::F32 => "f32",
+            Elem::Wide => "wide",
             Elem::F16 => "f16",
             Elem::Packed => "packed",
+            Elem::Words => "words",
+            Elem::Pairs => "pairs",
         }
     }
 }

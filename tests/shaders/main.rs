@@ -29,8 +29,14 @@ fn devices() -> Vec<Caps> {
         (DeviceClass::Discrete, 32),
     ] {
         for tier in Tier::ALL {
-            let caps =
-                Caps { class, f16: true, subgroups: true, subgroup_min, limits: Limits::WEBGPU };
+            let caps = Caps {
+                class,
+                f16: true,
+                subgroups: true,
+                int64: class == DeviceClass::Cpu,
+                subgroup_min,
+                limits: Limits::WEBGPU,
+            };
             all.push(caps.clamped(tier));
         }
     }
@@ -46,6 +52,7 @@ fn capabilities(caps: &Caps) -> Capabilities {
     let mut allowed = Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     allowed.set(Capabilities::SHADER_FLOAT16, caps.f16);
     allowed.set(Capabilities::SUBGROUP, caps.subgroups);
+    allowed.set(Capabilities::SHADER_INT64, caps.int64);
     allowed
 }
 

@@ -32,6 +32,6 @@ fn gemm(group: u32, lid: u32) {
     }
     let column = column_begin(col4);
     for (var r = 0u; r < ROWS; r++) {
-        if (row0 + r < params.rows) { finish(row0 + r, column, acc[r], gate[r]); }
+        if (row0 + r < params.rows) { finish(row0 + r, column, finished(row0 + r, column, acc[r], gate[r])); }
     }
 }

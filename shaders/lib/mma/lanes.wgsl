@@ -1,48 +1,54 @@
 // Engine `lanes`: for processors that run LANES invocations as one wide vector, where an exchange between lanes costs
-// an instruction and a load from memory tens of them (every lane is fetched by itself), and barriers more.
-// One subgroup of LANES invocations takes a tile of 8·BLOCKS·LM rows × LN vec4s of columns: LN lanes side by side,
-// LM below each other (2 for narrow products). In each step over k a lane loads the weight rows of its own columns
-// and one row of x out of every eight; all lanes receive those rows by shuffles.
-// The accumulators are structures written out by name: an array indexed in a loop that the driver does not unroll
-// would go to memory, and costs it minutes of compilation.
+// an instruction and a load from memory hundreds (every lane is fetched by itself), and barriers more.
+// One subgroup of LANES invocations takes a tile of 32·QUADS rows × 8·CB weight rows. A lane owns one row of every eight. In each
+// step over k it loads its rows of x, and one of eight weight rows, which all lanes receive by shuffles: what is loaded serves
+// the whole tile. A step takes DEEP vec4s of k. Gated weights lie in blocks of eight: four values, then their four gates.
+// With SHARE 3 the three taps of a line of a convolution use the same rows of x, moved by one lane.
+// The driver unrolls a loop over an array into registers if it runs over exactly its length; anything else goes to memory.
 const LANES: u32 = 8u;
-const LN: u32 = LANES / LM;
-const LOADS: u32 = BLOCKS * LM;
-const TILE_ROWS: u32 = LANES * LOADS;
+const RB: u32 = 4u * QUADS;
+const TILE_ROWS: u32 = LANES * RB;
+const TILE_COLS: u32 = LANES * CB;
+const TAKEN: u32 = select(1u, 2u, GATED && PAIRED);   // eights of weight rows that make one access to the result
+const HELD: u32 = RB + SHARE / 2u;   // rows of x that a lane holds: with SHARE 3 also one beyond an end of the tile
 
-// Eight rows of one lane.
-struct Rows { r0: vec4<f32>, r1: vec4<f32>, r2: vec4<f32>, r3: vec4<f32>, r4: vec4<f32>, r5: vec4<f32>, r6: vec4<f32>, r7: vec4<f32> }
-// Four weight rows at one vec4 of k: column i of the matrix holds element i of all four.
-struct Weights { value: mat4x4<f32>, gate: mat4x4<f32> }
+// Sums of eight weight rows, each vec4 over four rows of x that lie LANES apart.
+struct Sums { c0: vec4<f32>, c1: vec4<f32>, c2: vec4<f32>, c3: vec4<f32>, c4: vec4<f32>, c5: vec4<f32>, c6: vec4<f32>, c7: vec4<f32> }
 
-fn four_rows(w: u32, k4: u32) -> mat4x4<f32> {
-    return transpose(mat4x4(load_w(w), load_w(w + k4), load_w(w + 2u * k4), load_w(w + 3u * k4)));
+fn madd(w: vec4<f32>, x: mat4x4<f32>, sum: vec4<f32>) -> vec4<f32> {
+    return fma(vec4(w.w), x[3], fma(vec4(w.z), x[2], fma(vec4(w.y), x[1], fma(vec4(w.x), x[0], sum))));
 }
-fn madd(x: vec4<f32>, w: mat4x4<f32>, sum: vec4<f32>) -> vec4<f32> {
-    return fma(vec4(x.w), w[3], fma(vec4(x.z), w[2], fma(vec4(x.y), w[1], fma(vec4(x.x), w[0], sum))));
+// Zero, but not known to be: a shuffle from a lane that is only known when it runs is one instruction, from a constant one two.
+var<private> lane0: u32;
+// Adds one vec4 of k: column i of x holds element i of four rows, each lane's w that of one weight row.
+fn added(s: Sums, w: vec4<f32>, x: mat4x4<f32>) -> Sums {
+    var t = s;
+    t.c0 = madd(subgroupShuffle(w, lane0 + 0u), x, s.c0);
+    t.c1 = madd(subgroupShuffle(w, lane0 + 1u), x, s.c1);
+    t.c2 = madd(subgroupShuffle(w, lane0 + 2u), x, s.c2);
+    t.c3 = madd(subgroupShuffle(w, lane0 + 3u), x, s.c3);
+    if (!HALF) {
+        t.c4 = madd(subgroupShuffle(w, lane0 + 4u), x, s.c4);
+        t.c5 = madd(subgroupShuffle(w, lane0 + 5u), x, s.c5);
+        t.c6 = madd(subgroupShuffle(w, lane0 + 6u), x, s.c6);
+        t.c7 = madd(subgroupShuffle(w, lane0 + 7u), x, s.c7);
+    }
+    return t;
 }
-// Adds to this lane's eight rows; their x lie in the lanes below, below + LM, … of xa, the last four in xb.
-fn eight(s: ptr<function, Rows>, xa: vec4<f32>, xb: vec4<f32>, below: u32, w: mat4x4<f32>) {
-    let half = (4u * LM) % LANES + below;
-    (*s).r0 = madd(subgroupShuffle(xa, below), w, (*s).r0);
-    (*s).r1 = madd(subgroupShuffle(xa, below + LM), w, (*s).r1);
-    (*s).r2 = madd(subgroupShuffle(xa, below + 2u * LM), w, (*s).r2);
-    (*s).r3 = madd(subgroupShuffle(xa, below + 3u * LM), w, (*s).r3);
-    (*s).r4 = madd(subgroupShuffle(xb, half), w, (*s).r4);
-    (*s).r5 = madd(subgroupShuffle(xb, half + LM), w, (*s).r5);
-    (*s).r6 = madd(subgroupShuffle(xb, half + 2u * LM), w, (*s).r6);
-    (*s).r7 = madd(subgroupShuffle(xb, half + 3u * LM), w, (*s).r7);
+// The sums with the next row in front: s's second, up to the first of those that follow.
+fn shifted(s: Sums, next: Sums) -> Sums {
+    return Sums(vec4(s.c0.yzw, next.c0.x), vec4(s.c1.yzw, next.c1.x), vec4(s.c2.yzw, next.c2.x), vec4(s.c3.yzw, next.c3.x),
+        vec4(s.c4.yzw, next.c4.x), vec4(s.c5.yzw, next.c5.x), vec4(s.c6.yzw, next.c6.x), vec4(s.c7.yzw, next.c7.x));
 }
-// One vec4 of k, as all blocks of the tile see it.
-var<private> kc: u32;
-var<private> weights: array<Weights, SHARE>;
-var<private> places: array<u32, LOADS>;       // where the rows of x lie that this lane loads, under the (middle) tap
-var<private> edges: array<u32, LOADS>;   // whether they start or end a line
-// With shared loads: the x of the eight rows before, of the present ones, and of those beyond the ends of the tile.
-var<private> x_before: vec4<f32>;
-var<private> x_now: vec4<f32>;
-var<private> x_ends: vec4<f32>;
-
+// DEEP vec4s of a row.
+fn x_at(place: u32, c: u32) -> mat2x4<f32> {
+    if (DEEP == 2u) { return a_load2(place, c); }
+    return mat2x4(a_load(place, c), vec4(0.0));
+}
+fn w_at(i: u32) -> mat2x4<f32> {
+    if (DEEP == 2u) { return load2_w(i); }
+    return mat2x4(load_w(i), vec4(0.0));
+}
 // The x of eight rows under tap i of three, from those under the middle tap: moved by one lane, zero outside the line.
 fn moved(before: vec4<f32>, x: vec4<f32>, after: vec4<f32>, edge: u32, lane: u32, i: u32) -> vec4<f32> {
     if (i == 0u) {
@@ -55,106 +61,117 @@ fn moved(before: vec4<f32>, x: vec4<f32>, after: vec4<f32>, edge: u32, lane: u32
     }
     return x;
 }
-// Multiplies the 8·LM rows of block b. It loads its rows just before it uses them: the processor overlaps the two.
-fn block(s: ptr<function, Rows>, g: ptr<function, Rows>, b: u32, lane: u32, below: u32) {
-    if (SHARE == 1u) {
-        let xa = a_load(places[b * LM], kc);
-        var xb = xa;
-        if (LM == 2u) { xb = a_load(places[b * LM + 1u], kc); }
-        eight(s, xa, xb, below, weights[0].value);
-        if (GATED) { eight(g, xa, xb, below, weights[0].gate); }
-        return;
-    }
-    // Here x_now has been loaded, and what is loaded is what comes after.
-    let ea = edges[b * LM];
-    let eb = edges[b * LM + LM - 1u];
-    let xa = x_now;
-    var xb = xa;
-    if (LM == 2u) { xb = a_load(places[b * LM + 1u], kc); }
-    var after = x_ends;
-    if (b + 1u < BLOCKS) { after = a_load(places[(b + 1u) * LM], kc); }
-    for (var i = 0u; i < SHARE; i++) {
-        if (LM == 2u) {
-            eight(s, moved(x_before, xa, xb, ea, lane, i), moved(xa, xb, after, eb, lane, i), below, weights[i].value);
-        } else {
-            let x = moved(x_before, xa, after, ea, lane, i);
-            eight(s, x, x, below, weights[i].value);
-        }
-    }
-    x_before = xb;
-    x_now = after;
+
+// What the epilogue needs of columns, each lane holding one vec4 of weight rows.
+struct Held { bias: vec4<f32>, vector: vec4<f32> }
+fn hold_columns(row: u32, w_row4: u32) -> Held {
+    var h: Held;
+    let times = select(1u, 2u, GATED);
+    let at = min(times * params.col0_4 + w_row4, times * params.n4 - 1u);
+    if (HAS_BIAS) { h.bias = load_bias(at); }
+    if (HAS_VECTOR && ONE_ITEM) { h.vector = load_vector(item_of(row) * params.n4 + at); }
+    return h;
 }
-fn shifted(s: Rows) -> Rows { return Rows(s.r1, s.r2, s.r3, s.r4, s.r5, s.r6, s.r7, s.r7); }
+fn held_column(h: Held, lane: u32, col4: u32) -> Column {
+    var c: Column;
+    c.at = params.col0_4 + col4;
+    if (HAS_BIAS) { c.bias = subgroupShuffle(h.bias, lane); }
+    if (HAS_BIAS && GATED) { c.gate_bias = subgroupShuffle(h.bias, lane + 1u); }
+    if (HAS_VECTOR && ONE_ITEM) { c.vector = subgroupShuffle(h.vector, lane); }
+    return c;
+}
 
 fn gemm(group: u32, lane: u32) {
-    let cols4 = (params.cols + 3u) / 4u;
-    let tiles_n = (cols4 + LN - 1u) / LN;
+    let w_rows = select(4u, 8u, GATED) * ((params.cols + 3u) / 4u);
+    let tiles_n = (w_rows + TILE_COLS - 1u) / TILE_COLS;
     let tiles_m = (params.rows + TILE_ROWS - 1u) / TILE_ROWS;
     if (group >= tiles_n * tiles_m) { return; }
-    let col4 = (group % tiles_n) * LN + lane % LN;
-    let below = select(0u, lane / LN, LM == 2u);
-    let row0 = (group / tiles_n) * TILE_ROWS;
-    // Every loop over an array runs over exactly its length, so that compilers unroll it into registers.
-    var a: array<ARow, LOADS>;
-    var ends: ARow;
+    let tile_m = quotient(group, tiles_n);
+    let row0 = tile_m * TILE_ROWS;
+    let col0 = (group - tile_m * tiles_n) * TILE_COLS;
+
+    // Of the rows beyond the ends of the tile, lane 0 holds the one after and the others the one before, if in the same line.
     var last = params.rows - 1u;
+    var before = row0;
     if (SHARE > 1u) {
-        // The neighbours of the tile's ends, if they lie in the same line: lane 0 loads the right one, others the left.
         last += select(1u, 0u, (a_edges(a_begin(last)) & 4u) != 0u);
-        let left = row0 - select(1u, 0u, (a_edges(a_begin(row0)) & 1u) != 0u);
-        ends = a_begin(select(left, min(row0 + TILE_ROWS, last), lane == 0u));
+        before -= select(1u, 0u, (a_edges(a_begin(row0)) & 1u) != 0u);
     }
-    for (var q = 0u; q < LOADS; q++) {
-        a[q] = a_begin(min(row0 + LANES * q + lane, last));
-        edges[q] = a_edges(a[q]);
+    var a: array<ARow, HELD>;
+    var edges: array<u32, HELD>;   // whether they start or end a line
+    for (var r = 0u; r < HELD; r++) {
+        let own = min(row0 + LANES * r + lane, last);
+        a[r] = a_begin(select(own, before, r == RB && lane > 0u));
+        edges[r] = a_edges(a[r]);
     }
+    lane0 = params.c4 >> 31u;
     let k4 = TAPS * params.c4;
-    // A gated weight holds four value rows, then their four gate rows.
-    let w0 = select(4u, 8u, GATED) * min(col4, cols4 - 1u) * k4;
+    var w_row: array<u32, CB>;
+    for (var c = 0u; c < CB; c++) { w_row[c] = min(col0 + LANES * c + lane, w_rows - 1u) * k4; }
 
-    var s0: Rows; var s1: Rows; var s2: Rows; var s3: Rows; var s4: Rows; var s5: Rows; var s6: Rows; var s7: Rows;
-    var g0: Rows; var g1: Rows; var g2: Rows; var g3: Rows; var none: Rows;
+    var acc: array<array<Sums, QUADS>, CB>;
+    var places: array<u32, HELD>;
+    var x: array<mat2x4<f32>, HELD>;
+    var taps: array<array<mat2x4<f32>, RB>, SHARE>;
     for (var tap = 0u; tap < TAPS; tap += SHARE) {
-        for (var q = 0u; q < LOADS; q++) { places[q] = a_tap(a[q], tap + SHARE / 2u); }
-        var t_ends = 0u;
-        if (SHARE > 1u) { t_ends = a_tap(ends, tap + SHARE / 2u); }
-        for (kc = 0u; kc < params.c4; kc++) {
+        for (var r = 0u; r < HELD; r++) { places[r] = a_tap(a[r], tap + SHARE / 2u); }
+        for (var kc = 0u; kc < params.c4; kc += DEEP) {
+            for (var r = 0u; r < HELD; r++) {
+                if (r == 0u || !ONE_EIGHT) { x[r] = x_at(places[r], kc); }
+            }
             for (var i = 0u; i < SHARE; i++) {
-                let at = w0 + (tap + i) * params.c4 + kc;
-                weights[i].value = four_rows(at, k4);
-                if (GATED) { weights[i].gate = four_rows(at + 4u * k4, k4); }
-            }
-            if (SHARE > 1u) {
-                x_ends = a_load(t_ends, kc);
-                x_before = x_ends;
-                x_now = a_load(places[0], kc);
-            }
-            block(&s0, &g0, 0u, lane, below);
-            if (BLOCKS > 1u) { block(&s1, &g1, 1u, lane, below); }
-            if (BLOCKS > 2u) {
-                block(&s2, &g2, 2u, lane, below);
-                block(&s3, &g3, 3u, lane, below);
-            }
-            if (BLOCKS > 4u) {
-                block(&s4, &none, 4u, lane, below);
-                block(&s5, &none, 5u, lane, below);
-                block(&s6, &none, 6u, lane, below);
-                block(&s7, &none, 7u, lane, below);
+                for (var r = 0u; r < RB; r++) {
+                    taps[i][r] = x[r];
+                    if (SHARE > 1u) {
+                        let before = x[(r + RB) % HELD];
+                        let after = x[(r + 1u) % HELD];
+                        taps[i][r][0] = moved(before[0], x[r][0], after[0], edges[r], lane, i);
+                        if (DEEP == 2u) { taps[i][r][1] = moved(before[1], x[r][1], after[1], edges[r], lane, i); }
+                    }
+                }
+                for (var c = 0u; c < CB; c++) {
+                    let w = w_at(w_row[c] + (tap + i) * params.c4 + kc);
+                    for (var q = 0u; q < QUADS; q++) {
+                        let r = 4u * q;
+                        acc[c][q] = added(acc[c][q], w[0], transpose(mat4x4(taps[i][r][0], taps[i][r + 1u][0], taps[i][r + 2u][0], taps[i][r + 3u][0])));
+                        if (DEEP == 2u) {
+                            acc[c][q] = added(acc[c][q], w[1], transpose(mat4x4(taps[i][r][1], taps[i][r + 1u][1], taps[i][r + 2u][1], taps[i][r + 3u][1])));
+                        }
+                    }
+                }
             }
         }
     }
 
-    // Blocks and rows move up to the front one by one, so that one copy of the epilogue serves all.
-    if (col4 >= cols4) { return; }
-    let column = column_begin(col4);
-    for (var block0 = row0; block0 < min(row0 + TILE_ROWS, params.rows); block0 += LANES * LM) {
-        for (var row = block0 + below; row < min(block0 + LANES * LM, params.rows); row += LM) {
-            finish(row, column, s0.r0, g0.r0);
-            s0 = shifted(s0);
-            if (GATED) { g0 = shifted(g0); }
+    // Rows and columns move up to the front one by one, so that one copy of the epilogue serves all.
+    let held = hold_columns(row0, col0 / 4u + lane);
+    for (var col = col0; col < min(col0 + TILE_COLS, w_rows); col += LANES * TAKEN) {
+        let at = (col - col0) / 4u;
+        let col4 = col / select(4u, 8u, GATED);
+        let first = held_column(held, at, col4);
+        let second = held_column(held, at + TAKEN, col4 + 1u);
+        for (var block = row0; block < min(row0 + TILE_ROWS, params.rows); block += LANES) {
+            let row = block + lane;
+            if (row < params.rows) {
+                let s = acc[0][0];
+                let t = acc[TAKEN - 1u][0];
+                let lo = vec4(s.c0.x, s.c1.x, s.c2.x, s.c3.x);
+                let hi = vec4(s.c4.x, s.c5.x, s.c6.x, s.c7.x);
+                let a = finished(row, first, lo, hi);
+                var b = hi;
+                if (GATED) { b = vec4(t.c0.x, t.c1.x, t.c2.x, t.c3.x); }
+                if (PAIRED) {
+                    finish2(row, col4, mat2x4(a, finished(row, second, b, vec4(t.c4.x, t.c5.x, t.c6.x, t.c7.x))));
+                } else {
+                    finish(row, first, a);
+                    if (!GATED && !HALF && col + 4u < w_rows) { finish(row, second, finished(row, second, b, b)); }
+                }
+            }
+            for (var q = 0u; q < QUADS; q++) { acc[0][q] = shifted(acc[0][q], acc[0][min(q + 1u, QUADS - 1u)]); }
+            if (TAKEN > 1u) {
+                for (var q = 0u; q < QUADS; q++) { acc[TAKEN - 1u][q] = shifted(acc[TAKEN - 1u][q], acc[TAKEN - 1u][min(q + 1u, QUADS - 1u)]); }
+            }
         }
-        if (BLOCKS > 1u) { s0 = s1; g0 = g1; }
-        if (BLOCKS > 2u) { s1 = s2; s2 = s3; g1 = g2; g2 = g3; }
-        if (BLOCKS > 4u) { s3 = s4; s4 = s5; s5 = s6; s6 = s7; }
+        for (var c = 0u; c < CB; c++) { acc[c] = acc[min(c + TAKEN, CB - 1u)]; }
     }
 }

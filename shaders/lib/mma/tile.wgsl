@@ -88,7 +88,7 @@ fn gemm(group: u32, lid: u32) {
             let column = column_begin(col4);
             for (var r = 0u; r < RM; r++) {
                 let row = row0 + r * TY + ty;
-                if (row < params.rows) { finish(row, column, acc[r][v], acc[r][v + pair - 1u]); }
+                if (row < params.rows) { finish(row, column, finished(row, column, acc[r][v], acc[r][v + pair - 1u])); }
             }
         }
     }
