@@ -25,9 +25,9 @@ struct Params {
     v_col_jitter: u32,  // u16 column, u8 jitter_h, u8 jitter_w
     lq: u32,
     lk: u32,
-    q_row0: u32,        // first bound rows
-    kv_row0: u32,
-    kv_rows: u32,       // bound rows of k and v
+    q_row0: u32,        // first bound row
+    kv_row0: u32,       // first row of the segment of keys and values
+    kv_rows: u32,       // its rows; the top 5 bits: rows bound before it
     y_row0: u32,        // first row of this chunk of queries, and its rows
     y_rows: u32,
     grid: u32,          // height, width
@@ -86,7 +86,7 @@ fn keys_before(keys: Keys, row: u32) -> u32 {
 fn bound_keys(row: u32, width: u32, stride: u32, count: u32) -> Keys {
     var keys = Keys(row, width, stride, 0u, count);
     keys.begin = min(keys_before(keys, params.kv_row0), count);
-    keys.end = min(keys_before(keys, params.kv_row0 + params.kv_rows), count);
+    keys.end = min(keys_before(keys, params.kv_row0 + (params.kv_rows & 0x7ffffffu)), count);
     return keys;
 }
 
@@ -107,11 +107,12 @@ fn keys_of_block(item: u32, by: u32, bx: u32) -> Keys {
 
 // Row of key t, counted from the first bound row.
 fn key_row(keys: Keys, t: u32) -> u32 {
+    let first = keys.row - params.kv_row0 + (params.kv_rows >> 27u);
     if (SCOPE == PATCHES) {
         let run = divided(t, keys.width);
-        return keys.row + run.quotient * keys.stride + run.rest - params.kv_row0;
+        return first + run.quotient * keys.stride + run.rest;
     }
-    return keys.row + t - params.kv_row0;
+    return first + t;
 }
 
 // A tile: up to BLOCK_Q queries that share their keys. Tiles are numbered over items and blocks, so that the

@@ -109,7 +109,9 @@ pub struct Params {
     pub lq: u32,
     pub lk: u32,
     pub q_row0: u32,
+    /// First key row of the segment.
     pub kv_row0: u32,
+    /// Rows of the segment; in the top 5 bits how many rows before it are bound.
     pub kv_rows: u32,
     pub y_row0: u32,
     pub y_rows: u32,
@@ -188,13 +190,23 @@ pub fn tiling(caps: &Caps, p: &Problem) -> Tiling {
 }
 
 impl Tiling {
+    /// Keys of a tile.
+    fn block_k(&self) -> u32 {
+        match self.engine {
+            Engine::Tile => 32,
+            Engine::Lanes => LANES,
+            Engine::Columns => 1,
+        }
+    }
+
     /// Vec4s of state per row.
     pub fn state4(&self, heads: Heads) -> u32 {
         let d4 = heads.dim.div_ceil(4);
         match self.engine {
             Engine::Columns => 3 * (heads.count * heads.dim).div_ceil(4),
             Engine::Lanes => heads.count * (d4 + 1),
-            Engine::Tile => heads.count * d4.div_ceil(self.slice4) * (self.slice4 + 1),
+            // Maximum, and a sum from each of the lanes that share a row.
+            Engine::Tile => heads.count * d4.div_ceil(self.slice4) * (self.slice4 + 3),
         }
     }
 
@@ -311,7 +323,12 @@ pub fn record(
     let lk = k.tensor.shape.rows_per_item();
     let y = g.tensor(shape.with_channels(heads.count * heads.dim), out);
     let kv_row_bytes = k.tensor.row_bytes().max(v.tensor.row_bytes());
-    let segments = segments(scope, k.tensor.shape.rows(), kv_row_bytes, caps.limits.binding_bytes);
+    let most = rows_within(caps.limits.binding_bytes, kv_row_bytes);
+    let segments = match scope {
+        // Windows shrink with the chunk of queries.
+        AttentionScope::Patches(_) => vec![0..k.tensor.shape.rows()],
+        _ => segments(k.tensor.shape.rows(), lk, tiling.block_k(), most),
+    };
     let state = (segments.len() > 1)
         .then(|| g.tensor(Shape::matrix(shape.rows(), 4 * tiling.state4(heads)), DType::F32));
     let (geometry, keys) = match scope {
@@ -331,8 +348,9 @@ pub fn record(
         let window = || match geometry {
             Some(p) => Window::Map(Box::new(move |rows: &Range<u32>| key_rows(&p, rows))),
             None => {
-                let segment = segment.clone();
-                Window::Map(Box::new(move |_: &Range<u32>| segment.clone()))
+                // Down to where a row of any size starts at a binding's alignment.
+                let bound = segment.start / ALIGNED_ROWS * ALIGNED_ROWS..segment.end;
+                Window::Map(Box::new(move |_: &Range<u32>| bound.clone()))
             }
         };
         let flops =
@@ -347,6 +365,8 @@ pub fn record(
             op = op.write(state, Window::Rows);
         }
         op.over(shape.rows(), 0).flops((flops * share) as u64).launch(move |chunk| {
+            let bound = &chunk.bound[1];
+            let keys = if geometry.is_some() { bound } else { &segment };
             let params = Params {
                 first_group: 0,
                 items_heads: pair(shape.batch, heads.count),
@@ -358,8 +378,8 @@ pub fn record(
                 lq: problem.lq,
                 lk,
                 q_row0: chunk.first(0),
-                kv_row0: chunk.first(1),
-                kv_rows: chunk.bound[1].end - chunk.bound[1].start,
+                kv_row0: keys.start,
+                kv_rows: (keys.end - keys.start) | (keys.start - bound.start) << 27,
                 y_row0: chunk.rows.start,
                 y_rows: chunk.row_count(),
                 grid: geometry.map_or(0, |p| pair(p.height, p.width)),
@@ -394,7 +414,9 @@ fn check(
     if [q, k, v].iter().any(|s| s.column + width > s.tensor.shape.channels) {
         return Err(g.error(format!("{width} attention columns exceed the operand's")));
     }
-    let packed = [q, k, v].iter().all(|s| s.tensor.shape.stride4() < 1 << 16 && s.column < 1 << 16)
+    // Five bits of the number of keys hold something else.
+    let packed = ks.rows() < 1 << 26
+        && [q, k, v].iter().all(|s| s.tensor.shape.stride4() < 1 << 16 && s.column < 1 << 16)
         && heads.count < 1 << 16
         && qs.batch < 1 << 16;
     if !packed {
@@ -414,22 +436,29 @@ fn check(
     Ok(())
 }
 
-/// Ranges of key rows that fit one binding each, as even as multiples of 64 rows allow.
-///
-/// Patches are not cut here: their windows shrink with the chunk of queries.
-fn segments(
-    scope: AttentionScope,
-    rows: u32,
-    row_bytes: u64,
-    binding_bytes: u64,
-) -> Vec<Range<u32>> {
-    let most = (binding_bytes / row_bytes.max(1) / 64 * 64).clamp(64, 1 << 31) as u32;
-    if matches!(scope, AttentionScope::Patches(_)) || rows <= most {
-        return vec![0..rows];
+/// Rows that start at a binding's alignment, whatever a row's size.
+const ALIGNED_ROWS: u32 = 32;
+
+/// Key rows of a segment: those before it that alignment may add fit the binding too.
+fn rows_within(binding_bytes: u64, row_bytes: u64) -> u32 {
+    (binding_bytes / row_bytes.max(1)).saturating_sub(u64::from(ALIGNED_ROWS)).clamp(32, 1 << 26)
+        as u32
+}
+
+/// Ranges of at most `most` key rows that start where a tile of `block` keys starts in its item of
+/// `lk` rows: so every tile is what it is without segments, and so are all sums.
+fn segments(rows: u32, lk: u32, block: u32, most: u32) -> Vec<Range<u32>> {
+    let mut cuts = Vec::new();
+    let mut start = 0;
+    while start < rows {
+        let end = match start + most {
+            end if end >= rows => rows,
+            end => end / lk * lk + end % lk / block * block,
+        };
+        cuts.push(start..end);
+        start = end;
     }
-    let count = rows.div_ceil(most);
-    let step = rows.div_ceil(count).next_multiple_of(64);
-    (0..rows.div_ceil(step)).map(|i| i * step..((i + 1) * step).min(rows)).collect()
+    cuts
 }
 
 /// The rows of keys that the queries `rows` see, in patches.
@@ -472,12 +501,17 @@ mod tests {
     }
 
     #[test]
-    fn segments_cover_all_keys_and_start_at_multiples_of_64() {
-        for (rows, bytes) in [(1u32, 16u64), (64, 16), (1000, 1 << 12), (4097, 1 << 10)] {
-            let cut = segments(AttentionScope::Full, rows, bytes, 1 << 18);
-            assert_eq!((cut[0].start, cut[cut.len() - 1].end), (0, rows));
-            assert!(cut.windows(2).all(|w| w[0].end == w[1].start && w[1].start % 64 == 0));
-            assert!(cut.iter().all(|s| u64::from(s.end - s.start) * bytes <= 1 << 18));
+    fn segments_cover_all_keys_and_start_where_tiles_do() {
+        for (items, lk, block, most) in
+            [(1, 1, 32, 32), (2, 64, 32, 100), (3, 77, 8, 60), (2, 1500, 32, 333)]
+        {
+            let cut = segments(items * lk, lk, block, most);
+            assert_eq!((cut[0].start, cut[cut.len() - 1].end), (0, items * lk));
+            assert!(cut.windows(2).all(|w| w[0].end == w[1].start));
+            assert!(
+                cut.iter()
+                    .all(|s| s.start % lk % block == 0 && s.end - s.start <= most && !s.is_empty())
+            );
         }
     }
 

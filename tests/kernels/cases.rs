@@ -187,6 +187,8 @@ pub const TEST_CASES: &[Case] = &[
     case("one_query", SOFTMAX, full(1, 1000, 2, 64)),
     case("many_keys", SOFTMAX, full(70, 1500, 2, 40)),
     case("many_queries", SOFTMAX, full(1500, 70, 2, 16)),
+    case("segments_across_items", SOFTMAX, full(33, 1333, 2, 16)),
+    case("segments_causal", SOFTMAX, scoped(301, 301, 1, 64, AttentionScope::Causal)),
     case(
         "columns_aligned",
         SOFTMAX,

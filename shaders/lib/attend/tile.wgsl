@@ -2,7 +2,7 @@
 // BLOCK_K through workgroup memory. LANES invocations share RQ queries: each owns RK keys of the scores and every
 // LANES-th vec4 of the output. Heads wider than 4*SLICE4 are cut into slices, one workgroup each, which repeat the
 // scores: an accumulator must fit the registers. QK^T and PV are the two functions a matrix engine would replace.
-//   state: per row, head and slice (max, sum, 0, 0) and SLICE4 vec4s of accumulator.
+//   state: per row, head and slice (max, 0, 0, 0), the sums of the LANES and SLICE4 vec4s of accumulator.
 const LANES: u32 = 8u;
 const RQ: u32 = 4u;
 const RK: u32 = 4u;
@@ -19,6 +19,10 @@ var<workgroup> part: array<f32, BLOCK_Q * LANES>;
 
 // A key's row in the tile: the RK keys of a lane lie LANES rows apart, so that lanes read other banks.
 fn key_slot(key: u32) -> u32 { return key % RK * LANES + key / RK; }
+
+fn state_at(row: u32, head: u32, slice: u32) -> u32 {
+    return (((row - params.y_row0) * high(params.items_heads) + head) * SLICES + slice) * (SLICE4 + 3u);
+}
 
 // s[r][n] += q[r] · k[n] over one chunk.
 fn scores(s: ptr<function, array<vec4<f32>, RQ>>, first_query: u32, lane: u32) {
@@ -68,13 +72,12 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
         rows[r] = tile_row(tile, first_query + r);
         m[r] = LOWEST;
         if (CARRY_IN && rows[r] != NO_ROW) {
-            let at = (((rows[r] - params.y_row0) * high(params.items_heads) + head) * SLICES + slice) * (SLICE4 + 1u);
-            let state = load_state(at);
-            m[r] = state.x;
-            l[r] = select(0.0, state.y, lane == 0u);
+            let at = state_at(rows[r], head, slice);
+            m[r] = load_state(at).x;
+            l[r] = load_state(at + 1u + lane / 4u)[lane % 4u];
             for (var n = 0u; n < OWN4; n++) {
                 let d4 = n * LANES + lane;
-                if (d4 < SLICE4) { acc[n][r] = load_state(at + 1u + d4); }
+                if (d4 < SLICE4) { acc[n][r] = load_state(at + 3u + d4); }
             }
         }
     }
@@ -143,14 +146,19 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
         if (rows[r] == NO_ROW) { continue; }
         var sum = 0.0;
         for (var j = 0u; j < LANES; j++) { sum += part[(first_query + r) * LANES + j]; }
-        let at = (((rows[r] - params.y_row0) * high(params.items_heads) + head) * SLICES + slice) * (SLICE4 + 1u);
-        if (CARRY_OUT && lane == 0u) { store_state(at, vec4(m[r], sum, 0.0, 0.0)); }
+        let at = state_at(rows[r], head, slice);
+        if (CARRY_OUT && lane == 0u) {
+            let p = (first_query + r) * LANES;
+            store_state(at, vec4(m[r], 0.0, 0.0, 0.0));
+            store_state(at + 1u, vec4(part[p], part[p + 1u], part[p + 2u], part[p + 3u]));
+            store_state(at + 2u, vec4(part[p + 4u], part[p + 5u], part[p + 6u], part[p + 7u]));
+        }
         let norm = select(0.0, 1.0 / sum, sum > 0.0);
         for (var n = 0u; n < OWN4; n++) {
             let own = n * LANES + lane;
             let d4 = slice * SLICE4 + own;
             if (own < SLICE4 && d4 < D4) {
-                if (CARRY_OUT) { store_state(at + 1u + own, acc[n][r]); } else { put(rows[r], head, d4, acc[n][r] * norm); }
+                if (CARRY_OUT) { store_state(at + 3u + own, acc[n][r]); } else { put(rows[r], head, d4, acc[n][r] * norm); }
             }
         }
     }
