@@ -1,9 +1,10 @@
 //! Flash attention: over all keys, causal, or in neighborhood patches (NPA), with no score matrix.
 //!
-//! Three engines fill the slot `attend`: `tile` (GPUs: keys and values through workgroup memory),
-//! `lanes` (processors: keys and values broadcast out of vector registers) and `columns` (any head
-//! size and alignment, slow). Keys that exceed a binding come in segments: one op each, which hand
-//! (maximum, sum, accumulator) on in a state tensor.
+//! Four engines fill the slot `attend`: `tile` (GPUs: keys and values through workgroup memory),
+//! `lanes` (processors: keys and values broadcast out of vector registers), `wide` (processors: heads
+//! of more than 128 channels, spread over the lanes) and `columns` (any head size and alignment, slow).
+//! Keys that exceed a binding come in segments: one op each, which hand (maximum, sum, accumulator) on
+//! in a state tensor.
 
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
@@ -126,6 +127,7 @@ pub struct Params {
 pub enum Engine {
     Tile,
     Lanes,
+    Wide,
     Columns,
 }
 
@@ -162,7 +164,7 @@ pub struct Tiling {
     pub slice4: u32,
 }
 
-/// Invocations of a subgroup that `lanes` is written for.
+/// Invocations of a subgroup that `lanes` and `wide` are written for.
 const LANES: u32 = 8;
 /// The widest slice whose accumulator fits an invocation's registers in `tile`.
 const TILE_SLICE4: u32 = 32;
@@ -185,6 +187,10 @@ pub fn tiling(caps: &Caps, p: &Problem) -> Tiling {
         let per_lane = sharing.div_ceil(LANES).clamp(1, most);
         return Tiling { engine: Engine::Lanes, block_q: LANES * per_lane, slice4: d4 };
     }
+    if vectors {
+        // A loaded number serves one tile; a larger one exceeds the processor's first cache.
+        return Tiling { engine: Engine::Wide, block_q: sharing.min(8), slice4: d4 };
+    }
     let block_q = [16, 32].into_iter().find(|b| *b >= sharing).unwrap_or(64);
     Tiling { engine: Engine::Tile, block_q, slice4: d4.min(TILE_SLICE4) }
 }
@@ -194,7 +200,7 @@ impl Tiling {
     fn block_k(&self) -> u32 {
         match self.engine {
             Engine::Tile => 32,
-            Engine::Lanes => LANES,
+            Engine::Lanes | Engine::Wide => LANES,
             Engine::Columns => 1,
         }
     }
@@ -204,7 +210,7 @@ impl Tiling {
         let d4 = heads.dim.div_ceil(4);
         match self.engine {
             Engine::Columns => 3 * (heads.count * heads.dim).div_ceil(4),
-            Engine::Lanes => heads.count * (d4 + 1),
+            Engine::Lanes | Engine::Wide => heads.count * (d4 + 1),
             // Maximum, and a sum from each of the lanes that share a row.
             Engine::Tile => heads.count * d4.div_ceil(self.slice4) * (self.slice4 + 3),
         }
@@ -220,7 +226,7 @@ impl Tiling {
             Engine::Columns => {
                 ((rows.end - rows.start) * (p.heads.count * p.heads.dim).div_ceil(4)).div_ceil(64)
             }
-            Engine::Lanes => tiles * p.heads.count,
+            Engine::Lanes | Engine::Wide => tiles * p.heads.count,
             Engine::Tile => tiles * p.heads.count * p.heads.dim.div_ceil(4).div_ceil(self.slice4),
         }
     }
@@ -262,6 +268,7 @@ pub fn choose(caps: &Caps, p: &Problem, carry: Carry, q: DType, kv: DType, out: 
     };
     let isolated = matches!(p.scope, AttentionScope::Patches(g) if g.isolated);
     let paired = p.paired && tiling.engine == Engine::Lanes;
+    let paired = p.paired && matches!(tiling.engine, Engine::Lanes | Engine::Wide);
     let elem = |dtype| if paired { caps.elem_pairs(dtype) } else { caps.elem(dtype) };
     Variant::new()
         .num("HEAD_DIM", p.heads.dim)
@@ -276,6 +283,7 @@ pub fn choose(caps: &Caps, p: &Problem, carry: Carry, q: DType, kv: DType, out: 
             match tiling.engine {
                 Engine::Tile => "tile",
                 Engine::Lanes => "lanes",
+                Engine::Wide => "wide",
                 Engine::Columns => "columns",
             },
         )
@@ -527,7 +535,9 @@ mod tests {
         let cpu = Caps { class: DeviceClass::Cpu, subgroups: true, subgroup_min: 8, ..Caps::FLOOR };
         assert_eq!(tiling(&cpu, &p(6)).engine, Engine::Columns);
         assert_eq!(tiling(&cpu, &p(64)).engine, Engine::Lanes);
-        assert_eq!(tiling(&cpu, &p(512)).engine, Engine::Tile);
+        assert_eq!(tiling(&cpu, &p(160)).engine, Engine::Wide);
+        assert_eq!(tiling(&cpu, &p(512)).engine, Engine::Wide);
+        assert_eq!(tiling(&Caps::FLOOR, &p(512)).engine, Engine::Tile);
         assert_eq!(tiling(&Caps::FLOOR, &p(64)).engine, Engine::Tile);
         assert_eq!(tiling(&Caps { subgroup_min: 4, ..cpu }, &p(64)).engine, Engine::Tile);
     }
