@@ -267,7 +267,6 @@ pub fn choose(caps: &Caps, p: &Problem, carry: Carry, q: DType, kv: DType, out: 
         AttentionScope::Patches(_) => 2,
     };
     let isolated = matches!(p.scope, AttentionScope::Patches(g) if g.isolated);
-    let paired = p.paired && tiling.engine == Engine::Lanes;
     let paired = p.paired && matches!(tiling.engine, Engine::Lanes | Engine::Wide);
     let elem = |dtype| if paired { caps.elem_pairs(dtype) } else { caps.elem(dtype) };
     Variant::new()
