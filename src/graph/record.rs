@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use bytemuck::{NoUninit, bytes_of};
 
-use super::split::Chunk;
+use super::split::{Chunk, STEP};
 use crate::error::{Error, Result};
 use crate::gpu::Caps;
 use crate::shader::{KernelSpec, Variant};
@@ -92,8 +92,9 @@ pub struct Op {
     pub spec: &'static KernelSpec,
     pub variant: Variant,
     pub operands: Vec<Operand>,
-    /// Rows of work, cut at multiples of 64.
+    /// Rows of work, cut at multiples of `row_step`.
     pub rows: u32,
+    pub row_step: u32,
     /// Columns of work, cut at multiples of 64; 0 for kernels that take all columns at once.
     pub cols: u32,
     /// Two per multiply-add; 0 where bytes dominate.
@@ -193,6 +194,7 @@ impl Graph {
                 variant,
                 operands: Vec::new(),
                 rows: 0,
+                row_step: STEP,
                 cols: 0,
                 flops: 0,
                 launch: Box::new(|_| Launch { params: Vec::new(), groups: 0 }),
@@ -259,6 +261,14 @@ impl OpBuilder<'_> {
     pub fn over(mut self, rows: u32, cols: u32) -> Self {
         self.op.rows = rows;
         self.op.cols = cols;
+        self
+    }
+
+    /// Lets rows be cut at every `step` of them, which must bring each operand bound by rows to a
+    /// multiple of 256 bytes. Default: 64, which always does.
+    #[must_use]
+    pub fn row_step(mut self, step: u32) -> Self {
+        self.op.row_step = step;
         self
     }
 

@@ -10,7 +10,7 @@ use crate::tensor::Tensor;
 
 /// Chunks and bands start at multiples of this many rows or columns, so that windows of every row
 /// size start at multiples of 256 bytes, the coarsest alignment of bindings.
-const STEP: u32 = 64;
+pub(super) const STEP: u32 = 64;
 
 /// A part of an op's work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,15 +76,15 @@ pub fn split(op: &Op, limits: &Limits) -> Result<Vec<Chunk>> {
         let Some((operand, bytes, limit)) = cutter.first_too_large(&chunks) else {
             return Ok(chunks);
         };
-        let (step, extent) = match op.operands[operand].window {
-            Window::Cols { .. } => (&mut col_step, op.cols),
-            Window::Rows | Window::Map(_) => (&mut row_step, op.rows),
+        let (step, extent, least) = match op.operands[operand].window {
+            Window::Cols { .. } => (&mut col_step, op.cols, STEP),
+            Window::Rows | Window::Map(_) => (&mut row_step, op.rows, op.row_step),
             Window::Whole => return Err(too_large(op, operand, bytes, limit)),
         };
-        if *step <= STEP || extent <= STEP {
+        if *step <= least || extent <= least {
             return Err(too_large(op, operand, bytes, limit));
         }
-        *step = (*step / 2).next_multiple_of(STEP).min(step.saturating_sub(1) / STEP * STEP);
+        *step = (*step / 2).next_multiple_of(least).min(step.saturating_sub(1) / least * least);
     }
 }
 

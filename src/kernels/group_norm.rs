@@ -80,7 +80,7 @@ pub struct GroupNorm {
 }
 
 /// Rows of one chunk: enough chunks to fill the device and none shorter than 32 rows, but so few rows
-/// that 64 chunks, the least that a launch binds, stay below 64 MiB.
+/// that the few chunks that a launch binds at least stay small.
 pub fn rows_per_chunk(caps: &Caps, rows_per_item: u32, channels: u32) -> u32 {
     let chunks = if caps.class == DeviceClass::Cpu { 128 } else { 1024 };
     let most = ((1 << 18) / channels.max(1)).clamp(32, 4096);
@@ -178,6 +178,7 @@ pub fn record(
         .read_opt(x2, window())
         .write(part, Window::Map(Box::new(|chunks| chunks.start * 2..chunks.end * 2)))
         .over(chunks, 0)
+        .row_step(256 >> (2 * part.row_bytes()).trailing_zeros().min(8))
         .launch(move |chunk| {
             let lanes = chunk.row_count() * across;
             let params = StatsParams {
