@@ -52,6 +52,9 @@ fn bad_command_lines_exit_64() {
     refuses(&["paint"], USAGE, "paint");
     refuses_to_generate(&["--tier", "quantum"], USAGE, "plain");
     refuses_to_generate(&["-b", "0"], USAGE, "batch-count");
+    refuses_to_generate(&["--sampling-method", "heun"], USAGE, "\"heun\"");
+    refuses_to_generate(&["--scheduler", "beta"], USAGE, "karras");
+    refuses_to_generate(&["--rng", "xorshift"], USAGE, "cuda");
     refuses_to_generate(&["-W", "big"], USAGE, "big");
     refuses_to_generate(&["-W", "-5"], USAGE, "'-5'");
     refuses_to_generate(&["--limits", "colour=3"], USAGE, "binding=SIZE");
@@ -79,6 +82,11 @@ fn requests_out_of_range_exit_64_and_say_the_range() {
         refuses_to_generate(&["--cfg-scale", scale], USAGE, "guidance");
     }
     refuses_to_generate(&["--stages", "40"], USAGE, "stages");
+    for range in [["0.6", "0.4"], ["-0.1", "1"], ["0", "1.1"], ["nan", "1"]] {
+        let flags = ["--guidance-start", range[0], "--guidance-stop", range[1]];
+        refuses_to_generate(&flags, USAGE, "between 0 and 1");
+    }
+    refuses_to_generate(&["--sampler", "ddim", "--scheduler", "karras"], USAGE, "Karras");
     for steps in ["0", "1001", "18446744073709551615"] {
         refuses_to_generate(&["--steps", steps], USAGE, "steps");
     }
@@ -104,9 +112,9 @@ fn devices_lists_at_least_one() {
 }
 
 /// A case file of `torch_randn` with these values.
-fn write_case(path: &Path, values: [f32; 3], component: &str) {
+fn write_case(path: &Path, values: [f32; 3], component: &str, rng: &str) {
     let case = format!(
-        r#"{{"component": "{component}", "params": {{"seed": 104, "shape": [3], "rng": "cpu"}}, "tolerance": {{"rel": 4e-6}}}}"#
+        r#"{{"component": "{component}", "params": {{"seed": 104, "shape": [3], "rng": "{rng}"}}, "tolerance": {{"rel": 4e-6}}}}"#
     );
     let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
     let view =
@@ -128,11 +136,13 @@ fn verify_tells_right_from_wrong_from_unreadable() {
     };
     verify(2, "holds no .safetensors");
     let right = scalediff::sampling::TorchRng::new(104).randn(3);
-    write_case(&cases.join("a.safetensors"), [right[0], right[1], right[2]], "torch_randn");
-    verify(0, "1 cases passed");
-    write_case(&cases.join("b.safetensors"), [right[0], right[1], 0.5], "torch_randn");
+    write_case(&cases.join("a.safetensors"), [right[0], right[1], right[2]], "torch_randn", "cpu");
+    let cuda = scalediff::sampling::Philox::new(104).randn(3);
+    write_case(&cases.join("d.safetensors"), [cuda[0], cuda[1], cuda[2]], "torch_randn", "cuda");
+    verify(0, "2 cases passed");
+    write_case(&cases.join("b.safetensors"), [right[0], right[1], 0.5], "torch_randn", "cpu");
     verify(1, "FAIL");
-    write_case(&cases.join("c.safetensors"), [0.0; 3], "crystal_ball");
+    write_case(&cases.join("c.safetensors"), [0.0; 3], "crystal_ball", "cpu");
     verify(2, "crystal_ball");
     std::fs::write(cases.join("c.safetensors"), b"not a tensor").unwrap();
     verify(2, "c.safetensors");
@@ -154,6 +164,13 @@ fn the_same_seed_makes_the_same_bytes_at_any_size() {
     assert_ne!(first, make("d.png", &[&size[..], &["-s", "5", "--attention", "full"]].concat()));
     let masked = [&size[..], &["-s", "5", "--filter", "fft-gaussian"]].concat();
     assert_ne!(first, make("filter.png", &masked));
+    let euler_a =
+        [&size[..], &["-s", "5", "--sampler", "Euler a", "--guidance-stop", "0.5"]].concat();
+    assert_eq!(make("g.png", &euler_a), make("h.png", &euler_a));
+    let named =
+        [&size[..], &["-s", "5", "--rng", "cuda", "--sampling-method", "DPM++ 2M Karras"]].concat();
+    let spelled = ["-s", "5", "--rng", "cuda", "--sampler", "dpm++2m", "--scheduler", "karras"];
+    assert_eq!(make("i.png", &named), make("j.png", &[&size[..], &spelled].concat()));
     make("e.png", &[&size[..], &["-s", "5", "--jitter", "--cfg-scale", "1"]].concat());
     make("f.png", &["-W", "1", "-H", "7", "--no-lfm", "--no-sg"]);
     let many = root.join("m-%02d.png").to_string_lossy().into_owned();
