@@ -42,6 +42,26 @@ fn the_work_of_full_size_sdxl_is_what_its_layers_add_up_to() {
 }
 
 #[test]
+fn steps_outside_the_guidances_range_have_one_branch() {
+    let request = Request { width: Some(2048), height: Some(2048), ..Request::default() };
+    let request = Request { guidance_stop: Some(0.8), ..request };
+    // 50 steps of which the second stage runs the last 20.
+    let phases = sdxl("webgpu", request);
+    let steps: Vec<(u64, u32)> = phases
+        .iter()
+        .filter(|p| p.name.contains("denoise"))
+        .map(|p| (p.replays, p.branches))
+        .collect();
+    assert_eq!(steps, [(40, 2), (10, 1), (10, 2), (10, 1)]);
+    let work = |note: bool| {
+        let of =
+            |p: &&Phase| p.name.contains("denoise 2048") && p.name.contains("unguided") == note;
+        phases.iter().find(of).unwrap().flops as f64
+    };
+    assert!((work(false) / work(true) - 2.0).abs() < 1e-3);
+}
+
+#[test]
 fn every_op_of_a_4096_picture_fits_every_profile_of_limits() {
     for limits in ["webgpu", "binding=2147483647,buffer=2147483647", "binding=128MiB,buffer=2GiB"] {
         let profile = Limits::WEBGPU.replaced_by(limits).unwrap();

@@ -132,17 +132,23 @@ pub fn plan(
         let model = windows.as_ref().map_or(denoiser.as_ref(), |d| d as &dyn Denoiser);
         let low =
             (stage > 0 && options.structure_guidance).then_some((options.filter, &[] as &[f32]));
-        let branches = denoiser.branches();
-        let step = StepGraph::record(caps, model, latents, attention, low, sampler, branches)?;
-        let name = format!("stage {stage}, denoise {width}×{height}");
-        let phase = Phase::new(name, &step.graph, caps, denoiser_bytes)?;
-        let replays = options.steps - if stage > 0 { skipped } else { 0 };
-        phases.push(Phase {
-            replays: replays as u64,
-            branches,
-            resident_bytes: codec_bytes,
-            ..phase
-        });
+        let steps = if stage > 0 { skipped } else { 0 }..options.steps;
+        let guided = match model.branches() {
+            1 => steps.len(),
+            _ => steps.clone().filter(|step| options.is_guided(*step)).count(),
+        };
+        for (branches, replays, note) in
+            [(model.branches(), guided, ""), (1, steps.len() - guided, ", unguided")]
+        {
+            if replays > 0 {
+                let step =
+                    StepGraph::record(caps, model, latents, attention, low, sampler, branches)?;
+                let name = format!("stage {stage}, denoise {width}×{height}{note}");
+                let phase = Phase::new(name, &step.graph, caps, denoiser_bytes)?;
+                let (replays, resident_bytes) = (replays as u64, codec_bytes);
+                phases.push(Phase { replays, branches, resident_bytes, ..phase });
+            }
+        }
 
         let (graph, ..) = record_decoder(caps, &decoder.net, latents)?;
         let name = format!("stage {stage}, decode {width}×{height}");

@@ -62,7 +62,7 @@ impl CascadeOptions {
     }
 
     /// Whether a step is within the guidance's range, whose ends are truncated to whole steps.
-    fn is_guided(&self, step: usize) -> bool {
+    pub fn is_guided(&self, step: usize) -> bool {
         let at = |share: f64| (share * self.steps as f64) as usize;
         (at(self.guidance_start)..at(self.guidance_stop)).contains(&step)
     }
