@@ -67,15 +67,25 @@ fn a_killed_run_goes_on_to_the_same_bytes() {
     ];
     for (phase, reached) in &phases {
         let (file, picture) = (format!("{phase}.safetensors"), format!("{phase}.png"));
-        began.set(Instant::now());
-        let mut child = start(&root, &["--resume", &file, "-o", &picture], reached);
-        child.kill().expect("it is killed");
+        // On a busy machine the moment may be missed: then once more, and sooner.
+        let caught = (0..6).any(|_| {
+            began.set(Instant::now());
+            let mut child = start(&root, &["--resume", &file, "-o", &picture], reached);
+            child.kill().expect("it is killed");
+            child.wait().expect("it ended");
+            let after_base = *phase != "base";
+            if !root.join(&picture).exists() && root.join(&file).exists() == after_base {
+                return true;
+            }
+            let _ = std::fs::remove_file(root.join(&picture));
+            let _ = std::fs::remove_file(root.join(&file));
+            first.set(first.get() / 2);
+            false
+        });
+        assert!(caught, "{phase}: never caught");
         if *phase == "between" {
             first.set(began.get().elapsed());
         }
-        child.wait().expect("it ended");
-        assert!(!root.join(&picture).exists(), "{phase}: killed too late");
-        assert_eq!(root.join(&file).exists(), *phase != "base");
         // All flags may be left out where the file has them.
         let flags = if *phase == "base" { &FLAGS[..] } else { &[] };
         let output = generate(&root, &[flags, &["--resume", &file, "-o", &picture]].concat());
