@@ -183,7 +183,11 @@ pub fn tiling(caps: &Caps, p: &Problem) -> Tiling {
     let vectors = caps.class == DeviceClass::Cpu && caps.subgroups && caps.subgroup_min >= LANES;
     if vectors && d4 <= 32 {
         // Unrolled code and the vectors kept per lane grow with d4 times the queries per lane.
-        let most = if d4 <= 16 { 4 } else { 2 };
+        let most = match d4 {
+            0..=4 => 8,
+            5..=16 => 4,
+            _ => 2,
+        };
         let per_lane = sharing.div_ceil(LANES).clamp(1, most);
         return Tiling { engine: Engine::Lanes, block_q: LANES * per_lane, slice4: d4 };
     }
