@@ -65,6 +65,7 @@
 //! | [`nn`], [`models`] | layers; networks that read like their papers |
 //! | [`sampling`], [`scalediff`] | schedules and noise; the method, which knows no model family |
 //! | [`pipeline`] | from a request to a picture |
+//! | [`bench`] | kernel calls as data, verified and timed |
 //! | [`verify`], [`cli`] | recorded cases; the command line |
 //!
 //! # What holds everywhere
@@ -85,8 +86,9 @@
 //!
 //! One name, five places: `shaders/<family>/<name>.wgsl` (listed in `src/shader/sources.rs`),
 //! `src/kernels/<name>.rs`, `src/reference/<name>.rs`, a case in
-//! `tests/kernels/cases.rs` (which `tests/common` calls), a row in `benches/kernels.rs`.
+//! `tests/kernels/cases.rs` (as a `bench::call::Call`), a row in `src/bench/cases.rs`.
 
+pub mod bench;
 pub mod cli;
 #[cfg(feature = "embedded")]
 pub mod embedded;

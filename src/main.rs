@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     quiet_device_layer();
-    scalediff::cli::main()
+    scalediff::cli::main(std::env::args_os())
 }
 
 /// Mesa's device-selection layer reorders adapters, which we do ourselves, and prints an error where

@@ -106,6 +106,21 @@ fn missing_files_and_devices_are_named() {
 }
 
 #[test]
+fn bench_names_its_cases_and_says_what_it_cannot_compare_with() {
+    let output = scalediff(&["bench", "attention/sdxl", "--list"]);
+    let ids = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && ids.contains("attention/sdxl_4096_npa_640"), "{ids}");
+    assert!(ids.lines().all(|id| id.starts_with("attention/sdxl")), "{ids}");
+    refuses(&["bench", "no_such_case"], USAGE, "no_such_case");
+    refuses(&["bench", "--seconds", "0"], USAGE, "above 0");
+    refuses(&["bench", "--max-seconds", "soon"], USAGE, "above 0");
+    refuses(&["bench", "--compare", "/no/such/file"], USAGE, "/no/such/file");
+    let other = folder("bench").join("other.jsonl");
+    std::fs::write(&other, "{}\nnot json\n").unwrap();
+    refuses(&["bench", "--compare", other.to_str().unwrap()], USAGE, "line 2");
+}
+
+#[test]
 fn devices_lists_at_least_one() {
     let output = scalediff(&["devices"]);
     assert!(output.status.success() && text(&output).contains("tiers: plain"), "{}", text(&output));

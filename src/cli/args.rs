@@ -39,6 +39,8 @@ pub enum Command {
     Metadata(MetadataArgs),
     /// List the devices, best first, with what they can do.
     Devices,
+    /// Time every kernel at layer shapes of the small model and of SDXL, each verified first.
+    Bench(BenchArgs),
     /// Run recorded cases and compare: does this machine compute right?
     Verify(VerifyArgs),
 }
@@ -326,4 +328,35 @@ pub struct VerifyArgs {
     pub folders: Vec<PathBuf>,
     #[command(flatten)]
     pub device: DeviceArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct BenchArgs {
+    /// Only cases whose kernel/name contains this.
+    #[arg(default_value = "")]
+    pub filter: String,
+    /// Name the cases and stop.
+    #[arg(long)]
+    pub list: bool,
+    /// Also write a JSON object per case, one a line.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Also show how many times as fast each case is as in this file of --json.
+    #[arg(long, value_name = "FILE")]
+    pub compare: Option<PathBuf>,
+    /// Seconds to time each case for.
+    #[arg(long, default_value_t = 1.0, value_parser = seconds)]
+    pub seconds: f64,
+    /// Skip cases whose single call is estimated to take longer.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = seconds)]
+    pub max_seconds: f64,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value > 0.0 && value <= 1e6 => Ok(value),
+        _ => Err("expected a number of seconds above 0".into()),
+    }
 }

@@ -1,6 +1,6 @@
 //! The command line. Nothing else in the crate prints.
 //!
-//! Exit codes: 0 done; 1 failed (for `verify`: a case is out of tolerance); 2 a case or model that
+//! Exit codes: 0 done; 1 failed (for `verify` and `bench`: a case is out of tolerance); 2 a case or model that
 //! cannot be read (`verify` only); 64 a command line that cannot be carried out; 130 stopped by Ctrl-C.
 
 /// Prints a line; a reader that went away must not end the work with a panic.
@@ -20,6 +20,7 @@ macro_rules! errln {
 }
 
 mod args;
+mod bench;
 mod devices;
 mod generate;
 mod log;
@@ -31,6 +32,7 @@ mod verify;
 mod watch;
 
 use std::error::Error as _;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -44,9 +46,9 @@ const EXIT_USAGE: u8 = 64;
 /// Exit code of work that Ctrl-C ended, as shells have it: 128 and SIGINT.
 const EXIT_CANCELLED: u8 = 130;
 
-/// Runs the program on the process's arguments.
-pub fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+/// Runs the program on `words`, the first of which names it.
+pub fn main(words: impl Iterator<Item = OsString>) -> ExitCode {
+    let args = match Args::try_parse_from(words) {
         Ok(args) => args,
         Err(error) => {
             let _ = error.print();
@@ -58,6 +60,7 @@ pub fn main() -> ExitCode {
         Command::Generate(args) => generate::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Plan(args) => plan::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Metadata(args) => metadata::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Bench(args) => bench::run(&args),
         Command::Devices => devices::run().map(|()| ExitCode::SUCCESS),
         Command::Verify(args) => verify::run(&args),
     };

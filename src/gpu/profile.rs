@@ -60,6 +60,11 @@ impl Profile {
         self.wall += seconds;
     }
 
+    /// Pieces whose stamps the driver left out.
+    pub(crate) fn missing(&self) -> u64 {
+        self.missing
+    }
+
     /// Seconds of all pieces.
     pub fn seconds(&self) -> f64 {
         self.kernels.values().map(|r| r.seconds).sum()

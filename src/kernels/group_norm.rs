@@ -117,9 +117,25 @@ pub fn choose_stats(caps: &Caps, x: Tensor, x2: Option<Tensor>) -> Variant {
     joined(caps, x, x2).elem("part", caps.elem(DType::F32))
 }
 
+/// The implementation of the slot `reduce` in the merge, and the lanes that share a group: there are too few
+/// groups for a lane each.
+fn reduce(caps: &Caps) -> (&'static str, u32) {
+    match caps.class {
+        DeviceClass::Cpu if caps.subgroups && caps.subgroup_min >= 8 => ("lanes", 8),
+        _ => caps.reduce(),
+    }
+}
+
 /// Variant of `group_norm_merge`.
 pub fn choose_merge(caps: &Caps) -> Variant {
-    Variant::new().num("WG", 64).slot("reduce", caps.reduce().0)
+    let (implementation, lanes) = reduce(caps);
+    // One group for each workgroup on processors, so that all of them have work.
+    Variant::new().num("WG", merge_invocations(lanes)).slot("reduce", implementation)
+}
+
+/// Invocations of a workgroup of the merge: as few as share a group on processors, whose cores each take one.
+fn merge_invocations(lanes: u32) -> u32 {
+    if lanes == 8 { 8 } else { 64 }
 }
 
 /// Variant of `group_norm_apply`.
@@ -198,7 +214,7 @@ pub fn record(
 
     let fold = g.tensor(Shape::new(items, 2, 1, channels), DType::F32);
     let groups_in_all = items * norm.groups;
-    let lanes_per_row = caps.reduce().1;
+    let lanes_per_row = reduce(&caps).1;
     g.op(&MERGE, choose_merge(&caps))
         .read(part, Window::Whole)
         .read(norm.weight, Window::Whole)
@@ -215,7 +231,10 @@ pub fn record(
                 rows_per_item,
                 eps: norm.eps,
             };
-            Launch::new(&params, groups_in_all.div_ceil(64 / lanes_per_row))
+            Launch::new(
+                &params,
+                groups_in_all.div_ceil(merge_invocations(lanes_per_row) / lanes_per_row),
+            )
         });
 
     let y = g.tensor(x.shape.with_channels(channels), out);

@@ -36,6 +36,7 @@ pub const SOURCES: &[(&str, &str)] = sources![
     "lib/mma/lanes.wgsl",
     "lib/mma/tile.wgsl",
     "lib/quotient.wgsl",
+    "lib/reduce/lanes.wgsl",
     "lib/reduce/serial.wgsl",
     "lib/reduce/shared.wgsl",
     "lib/reduce/subgroup.wgsl",

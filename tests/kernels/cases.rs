@@ -4,8 +4,8 @@ use scalediff::kernels::attention::{AttentionScope, PatchGeometry};
 use scalediff::kernels::matmul::Activation;
 use scalediff::scalediff::Mask;
 
-use crate::common::call::Call::{self, *};
-use crate::common::call::{Tail, Taps};
+use scalediff::bench::call::Call::{self, *};
+use scalediff::bench::call::{Tail, Taps};
 
 /// A call with the statistics of its activations and the error that may remain.
 pub struct Case {

@@ -10,8 +10,8 @@ use scalediff::kernels::latent::{Axis, ResampleExtras};
 use scalediff::scalediff::{Filter, LowPass, Mask};
 use scalediff::tensor::{DType, Shape, Tensor};
 
-use super::common::rng::Rng;
 use super::setups;
+use scalediff::bench::rng::Rng;
 
 /// Runs what `record` records of an input `x`, as the product runs.
 fn on_device(

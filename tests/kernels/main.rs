@@ -2,9 +2,6 @@
 //! CPU. Needs a device: `tools/test` installs a software one where there is none.
 
 mod cases;
-#[path = "../common/mod.rs"]
-#[allow(dead_code, reason = "tests and benches each use a part")]
-mod common;
 mod fourier;
 
 use std::collections::{HashMap, HashSet};
@@ -12,8 +9,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
 use cases::{Case, TEST_CASES};
-use common::call::{Built, Types};
-use common::inputs::Maker;
+use scalediff::bench::call::{Built, Types};
+use scalediff::bench::inputs::Maker;
 use scalediff::error::{ErrorKind, Result};
 use scalediff::gpu::{Gpu, GpuOptions, Slabs, Tier, list_adapters};
 use scalediff::graph::probe::POISON;

@@ -248,7 +248,7 @@ fn no_file_is_dead() {
     let dead: Vec<_> = SOURCES
         .iter()
         .map(|(path, _)| format!("shaders/{path}"))
-        // Microbenchmarks are recorded by benches/ alone.
+        // Microbenchmarks are recorded by src/bench alone.
         .filter(|path| !path.starts_with("shaders/bench/") && !used.contains(path))
         .collect();
     assert!(dead.is_empty(), "no variant of any kernel uses {dead:?}");

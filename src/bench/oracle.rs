@@ -1,13 +1,13 @@
 //! What must come out of a call, by the crate's references.
 
-use scalediff::kernels::attention::{AttentionScope, Heads, patch_origin};
-use scalediff::kernels::conv2d::Geometry;
-use scalediff::kernels::matmul::Activation;
-use scalediff::kernels::windows::WindowGrid;
-use scalediff::reference;
-use scalediff::reference::conv2d::Picture;
-use scalediff::scalediff::Mask;
-use scalediff::tensor::Shape;
+use crate::kernels::attention::{AttentionScope, Heads, patch_origin};
+use crate::kernels::conv2d::Geometry;
+use crate::kernels::matmul::Activation;
+use crate::kernels::windows::WindowGrid;
+use crate::reference;
+use crate::reference::conv2d::Picture;
+use crate::scalediff::Mask;
+use crate::tensor::Shape;
 
 use super::call::{Built, Call, STEP, Tail, geometry, shape, times};
 

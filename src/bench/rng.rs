@@ -10,7 +10,7 @@ impl Rng {
         Self(name.bytes().fold(0xcbf2_9ce4_8422_2325, hash))
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -19,7 +19,7 @@ impl Rng {
 
     /// Uniform with this mean and standard deviation.
     pub fn value(&mut self, mean: f64, std: f64) -> f32 {
-        let unit = (self.next() >> 11) as f64 / (1u64 << 53) as f64;
+        let unit = (self.bits() >> 11) as f64 / (1u64 << 53) as f64;
         (mean + std * (2.0 * unit - 1.0) * 3f64.sqrt()) as f32
     }
 }

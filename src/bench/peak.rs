@@ -1,13 +1,13 @@
 //! What the device can do at most, by microbenchmarks: multiply-adds and copied bytes.
 
 use bytemuck::NoUninit;
-use scalediff::error::Result;
-use scalediff::gpu::{DeviceClass, Gpu};
-use scalediff::graph::{Graph, Launch, Window};
-use scalediff::shader::{Elem, KernelSpec, Variant};
-use scalediff::tensor::{DType, Shape};
 
-use super::timer::{Clock, measure};
+use super::timer::measure;
+use crate::error::Result;
+use crate::gpu::{DeviceClass, Gpu};
+use crate::graph::{Graph, Launch, Window};
+use crate::shader::{Elem, KernelSpec, Variant};
+use crate::tensor::{DType, Shape};
 
 static FMA: KernelSpec = KernelSpec { name: "fma_peak", file: "bench/fma_peak.wgsl" };
 static COPY: KernelSpec = KernelSpec { name: "copy", file: "bench/copy.wgsl" };
@@ -30,8 +30,8 @@ struct CopyParams {
     lanes: u32,
 }
 
-/// The peaks of a device.
-#[derive(Clone, Copy)]
+/// The peaks of a device, as measured.
+#[derive(Debug, Clone, Copy)]
 pub struct Peak {
     /// f32 multiply-adds, two operations each, per second.
     pub flops: f64,
@@ -40,16 +40,20 @@ pub struct Peak {
 }
 
 impl Peak {
-    pub fn measure(gpu: &Gpu, clock: &mut dyn Clock) -> Result<Self> {
+    /// Runs the microbenchmarks, about two seconds.
+    ///
+    /// # Errors
+    /// A device that fails.
+    pub fn measure(gpu: &Gpu) -> Result<Self> {
         let mut flops: f64 = 0.0;
         for chains in [2, 4, 8] {
-            flops = flops.max(fma(gpu, clock, chains)?);
+            flops = flops.max(fma(gpu, chains)?);
         }
-        Ok(Self { flops, bytes: copy(gpu, clock)? })
+        Ok(Self { flops, bytes: copy(gpu)? })
     }
 }
 
-fn fma(gpu: &Gpu, clock: &mut dyn Clock, chains: u32) -> Result<f64> {
+fn fma(gpu: &Gpu, chains: u32) -> Result<f64> {
     // Enough lanes for any GPU; a processor needs only a few groups per core.
     let (groups, steps) = match gpu.caps().class {
         DeviceClass::Cpu => (256, 4096),
@@ -58,7 +62,7 @@ fn fma(gpu: &Gpu, clock: &mut dyn Clock, chains: u32) -> Result<f64> {
         DeviceClass::Discrete => (16384, 4096),
     };
     let per_call = f64::from(groups * WG) * f64::from(steps) * f64::from(chains) * 8.0;
-    let times = measure(gpu, clock, 0.3, |calls| {
+    let times = measure(gpu, 0.3, |calls| {
         let mut g = Graph::new(gpu.caps().clone());
         let y = g.input("y", Shape::matrix(groups * WG, 4), DType::F32);
         for _ in 0..calls {
@@ -76,10 +80,10 @@ fn fma(gpu: &Gpu, clock: &mut dyn Clock, chains: u32) -> Result<f64> {
     Ok(per_call / times.best())
 }
 
-fn copy(gpu: &Gpu, clock: &mut dyn Clock) -> Result<f64> {
+fn copy(gpu: &Gpu) -> Result<f64> {
     // 64 MiB exceed the caches of most devices, and twice that fits the floor's bindings.
     let lanes: u32 = 4 << 20;
-    let times = measure(gpu, clock, 0.3, |calls| {
+    let times = measure(gpu, 0.3, |calls| {
         let mut g = Graph::new(gpu.caps().clone());
         let x = g.input("x", Shape::matrix(lanes, 4), DType::F32);
         let y = g.input("y", Shape::matrix(lanes, 4), DType::F32);

@@ -1,10 +1,11 @@
 //! Seeded inputs in the layouts that the engine stores.
 
 use half::f16;
-use scalediff::graph::Graph;
-use scalediff::kernels::latent::StepCoefficients;
-use scalediff::kernels::matmul::Epilogue;
-use scalediff::tensor::{DType, Shape, Tensor};
+
+use crate::graph::Graph;
+use crate::kernels::latent::StepCoefficients;
+use crate::kernels::matmul::Epilogue;
+use crate::tensor::{DType, Shape, Tensor};
 
 use super::call::{STEP, Tail, Types, times};
 use super::rng::Rng;
@@ -14,12 +15,25 @@ pub struct Maker {
     rng: Rng,
     /// Mean and standard deviation of activations.
     fill: (f64, f64),
+    /// Leave the values out: for a look at shapes alone.
+    without_values: bool,
     pub(super) inputs: Vec<(&'static str, Tensor, Vec<f32>)>,
 }
 
 impl Maker {
+    /// Inputs of their own for every `name`; activations have the mean and standard deviation `fill`.
     pub fn new(name: &str, fill: (f64, f64)) -> Self {
-        Self { rng: Rng::new(name), fill, inputs: Vec::new() }
+        Self { rng: Rng::new(name), fill, without_values: false, inputs: Vec::new() }
+    }
+
+    /// Inputs without values, which take no time or memory whatever their size.
+    pub fn shapes_only() -> Self {
+        Self { without_values: true, ..Self::new("", (0.0, 1.0)) }
+    }
+
+    fn values(&mut self, len: u64, mut value: impl FnMut(&mut Rng, u32) -> f32) -> Vec<f32> {
+        let len = if self.without_values { 0 } else { len as u32 };
+        (0..len).map(|i| value(&mut self.rng, i)).collect()
     }
 
     pub(super) fn x(
@@ -40,7 +54,7 @@ impl Maker {
         dtype: DType,
         (mean, std): (f64, f64),
     ) -> Tensor {
-        let values = (0..shape.elems()).map(|_| self.rng.value(mean, std)).collect();
+        let values = self.values(shape.elems(), |rng, _| rng.value(mean, std));
         self.given(g, name, shape, dtype, values)
     }
 
@@ -80,9 +94,9 @@ impl Maker {
         mean: f64,
     ) -> Tensor {
         let len = times * n.next_multiple_of(4);
-        let values = (0..len)
-            .map(|i| if column_of(i, times) < n { self.rng.value(mean, 0.2) } else { 0.0 })
-            .collect();
+        let values = self.values(u64::from(len), |rng, i| {
+            if column_of(i, times) < n { rng.value(mean, 0.2) } else { 0.0 }
+        });
         self.given(g, name, Shape::matrix(1, len), DType::F32, values)
     }
 
@@ -97,13 +111,11 @@ impl Maker {
     ) -> Tensor {
         let std = 1.0 / f64::from(taps * c).sqrt();
         let (rows, c4) = (times * n.next_multiple_of(4), c.next_multiple_of(4));
-        let mut values = Vec::with_capacity((rows * taps * c4) as usize);
-        for row in 0..rows {
-            for i in 0..taps * c4 {
-                let used = column_of(row, times) < n && i % c4 < c;
-                values.push(if used { self.rng.value(0.0, std) } else { 0.0 });
-            }
-        }
+        let values = self.values(u64::from(rows) * u64::from(taps * c4), |rng, i| {
+            let (row, i) = (i / (taps * c4), i % (taps * c4));
+            let used = column_of(row, times) < n && i % c4 < c;
+            if used { rng.value(0.0, std) } else { 0.0 }
+        });
         self.given(g, "w", Shape::matrix(rows, taps * c4), dtype, values)
     }
 

@@ -1,0 +1,204 @@
+//! How results are shown: one line per case for people, one JSON object per case for programs.
+
+use serde_json::json;
+
+use super::compare::Earlier;
+use super::peak::Peak;
+use super::timer::{Source, Times};
+use crate::gpu::Gpu;
+use crate::tensor::DType;
+
+/// A case that was verified and timed.
+#[derive(Debug, Clone)]
+pub struct Measured {
+    /// `kernel/name`.
+    pub id: String,
+    /// The variant of the op that does most of the work.
+    pub variant: String,
+    pub dtype: DType,
+    pub times: Times,
+    /// Two per multiply-add; 0 where bytes dominate.
+    pub flops: f64,
+    /// Every operand once.
+    pub bytes: f64,
+    /// Against the reference on sampled outputs, relative to |wanted| + root mean square.
+    pub error: f64,
+}
+
+/// What came of a case.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    Measured(Measured),
+    /// Too slow or too large for this device.
+    Skipped {
+        id: String,
+        why: String,
+    },
+    /// Wrong, or the device failed.
+    Failed {
+        id: String,
+        why: String,
+    },
+}
+
+/// Shows outcomes against a device's peaks, and against an earlier run where there is one.
+#[derive(Debug)]
+pub struct Report {
+    peak: Peak,
+    dtype: DType,
+    adapter: String,
+    backend: String,
+    driver: String,
+    earlier: Option<Earlier>,
+}
+
+impl Report {
+    pub fn new(gpu: &Gpu, peak: Peak, dtype: DType, earlier: Option<Earlier>) -> Self {
+        let facts = gpu.facts();
+        Self {
+            peak,
+            dtype,
+            adapter: facts.name.clone(),
+            backend: facts.backend.to_string(),
+            driver: facts.driver.clone(),
+            earlier,
+        }
+    }
+
+    /// The device, its peaks, and the names of the columns.
+    pub fn head(&self) -> String {
+        let mut text = format!(
+            "{} ({}, {})\n{} storage; peak {:.1} GFLOP/s f32, copy {:.1} GB/s\n\n",
+            self.adapter,
+            self.backend,
+            self.driver,
+            self.dtype,
+            self.peak.flops / 1e9,
+            self.peak.bytes / 1e9
+        );
+        text += &format!(
+            "{:<42} {:>10} {:>6} {:>6} {:>9} {:>6} {:>8} {:>6} {:>8}",
+            "case", "median ms", "±", "clock", "GFLOP/s", "peak", "GB/s", "copy", "error"
+        );
+        if self.earlier.is_some() {
+            text += &format!(" {:>8}", "speedup");
+        }
+        text
+    }
+
+    /// One outcome.
+    pub fn line(&self, outcome: &Outcome) -> String {
+        let m = match outcome {
+            Outcome::Measured(m) => m,
+            Outcome::Skipped { id, why } => return format!("{id:<42} skipped: {why}"),
+            Outcome::Failed { id, why } => return format!("{id:<42} FAILED: {why}"),
+        };
+        let t = m.times.median();
+        let (flops, bytes) = (m.flops / t, m.bytes / t);
+        let mut line = format!(
+            "{:<42} {:>10.3} {:>5.1}% {:>6} {:>9.2} {:>5.1}% {:>8.2} {:>5.1}% {:>8.1e}",
+            m.id,
+            t * 1e3,
+            100.0 * m.times.spread(),
+            source_name(m.times.source),
+            flops / 1e9,
+            100.0 * flops / self.peak.flops,
+            bytes / 1e9,
+            100.0 * bytes / self.peak.bytes,
+            m.error
+        );
+        if let Some(earlier) = &self.earlier {
+            line += &match earlier.speedup(m) {
+                Some(ratio) => format!(" {ratio:>7.2}x"),
+                None => format!(" {:>8}", "new"),
+            };
+        }
+        line
+    }
+
+    /// One outcome as a JSON object on one line; `--compare` reads it again.
+    pub fn json(&self, outcome: &Outcome) -> String {
+        let device = json!({
+            "adapter": self.adapter, "backend": self.backend, "driver": self.driver,
+            "version": env!("CARGO_PKG_VERSION"),
+            "peak_flops": self.peak.flops, "peak_bytes": self.peak.bytes,
+        });
+        match outcome {
+            Outcome::Measured(m) => json!({
+                "case": m.id, "status": "measured", "variant": m.variant,
+                "type": m.dtype.to_string(), "clock": source_name(m.times.source),
+                "seconds": m.times.median(), "host_seconds": m.times.host,
+                "spread": m.times.spread(), "best": m.times.best(), "repeats": m.times.count(),
+                "flops": m.flops, "bytes": m.bytes, "error": m.error, "device": device,
+            }),
+            Outcome::Skipped { id, why } => {
+                json!({ "case": id, "status": "skipped", "why": why, "device": device })
+            }
+            Outcome::Failed { id, why } => {
+                json!({ "case": id, "status": "failed", "why": why, "device": device })
+            }
+        }
+        .to_string()
+    }
+}
+
+fn source_name(source: Source) -> &'static str {
+    match source {
+        Source::Device => "device",
+        Source::Host => "host",
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub fn measured(id: &str, seconds: f64) -> Measured {
+        Measured {
+            id: id.to_string(),
+            variant: "matmul[y:f32]".to_string(),
+            dtype: DType::F16,
+            times: Times::once(seconds),
+            flops: 2e9,
+            bytes: 1e6,
+            error: 3e-4,
+        }
+    }
+
+    pub fn report(earlier: Option<Earlier>) -> Report {
+        Report {
+            peak: Peak { flops: 4e9, bytes: 1e9 },
+            dtype: DType::F16,
+            adapter: "a device".into(),
+            backend: "Vulkan".into(),
+            driver: "a driver".into(),
+            earlier,
+        }
+    }
+
+    #[test]
+    fn lines_say_time_and_shares_of_the_peaks() {
+        let line = report(None).line(&Outcome::Measured(measured("matmul/a", 1.0)));
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let want =
+            ["matmul/a", "1000.000", "0.0%", "host", "2.00", "50.0%", "0.00", "0.1%", "3.0e-4"];
+        assert_eq!(words, want);
+        let skipped = Outcome::Skipped { id: "matmul/b".into(), why: "about 9.0 s a call".into() };
+        assert!(report(None).line(&skipped).ends_with("skipped: about 9.0 s a call"));
+        let columns = |text: &str| text.lines().last().map_or(0, |l| l.chars().count());
+        assert_eq!(columns(&report(None).head()), line.chars().count());
+    }
+
+    #[test]
+    fn json_is_one_line_that_reads_back() {
+        let outcome = Outcome::Measured(measured("matmul/a", 0.5));
+        let line = report(None).json(&outcome);
+        assert!(!line.contains('\n'));
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(
+            (value["case"].as_str(), value["seconds"].as_f64()),
+            (Some("matmul/a"), Some(0.5))
+        );
+        assert_eq!(value["device"]["adapter"], "a device");
+    }
+}

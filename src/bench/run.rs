@@ -1,0 +1,176 @@
+//! Running the cases: estimate, verify, time.
+
+use super::call::{Built, Call, Types};
+use super::cases::{CASES, Case};
+use super::inputs::Maker;
+use super::peak::Peak;
+use super::report::{Measured, Outcome};
+use super::timer::measure;
+use crate::error::{Error, ErrorKind, Result};
+use crate::gpu::{Clock, DeviceClass, Gpu, GpuOptions, Slabs};
+use crate::graph::{Graph, Plan};
+use crate::tensor::DType;
+
+/// What is run, and for how long.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Storage of activations and weights.
+    pub dtype: DType,
+    /// Seconds spent on timing each case.
+    pub seconds: f64,
+    /// A case whose single call is estimated to take more seconds is skipped.
+    pub max_seconds: f64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { dtype: DType::F16, seconds: 1.0, max_seconds: 2.0 }
+    }
+}
+
+/// Rows verified of every case.
+const SAMPLES: usize = 12;
+/// Most error relative to |wanted| + root mean square: the kernel tests are strict, this only says
+/// that what is timed is what is meant.
+const TOLERANCE: f64 = 2e-3;
+/// Share of its peaks that an estimate takes a device to reach.
+const ESTIMATED_SHARE: f64 = 0.3;
+
+/// The cases whose id contains `filter`.
+///
+/// # Errors
+/// There is none.
+pub fn select(filter: &str) -> Result<Vec<Case>> {
+    let cases: Vec<Case> = CASES.iter().filter(|c| c.id().contains(filter)).copied().collect();
+    if cases.is_empty() {
+        return Err(Error::usage(format!("no case contains {filter:?}"))
+            .with_hint("scalediff bench --list names them all"));
+    }
+    Ok(cases)
+}
+
+/// Opens a device for measuring, with its own clock where it has one. A software device's is the host's, and its
+/// stamps cost time of their own.
+///
+/// # Errors
+/// As [`Gpu::open`].
+pub fn open(options: &GpuOptions) -> Result<Gpu> {
+    let gpu = Gpu::open(&GpuOptions { profile: true, ..options.clone() })?;
+    if gpu.clock() != Clock::Host && gpu.caps().class != DeviceClass::Cpu {
+        return Ok(gpu);
+    }
+    Gpu::open(&GpuOptions { profile: false, ..options.clone() })
+}
+
+/// Runs `cases` and hands over what came of each, as soon as it is known.
+///
+/// # Errors
+/// What `each` returns; a case that fails is an [`Outcome`].
+pub fn run(
+    gpu: &Gpu,
+    cases: &[Case],
+    peak: Peak,
+    options: &Options,
+    each: &mut dyn FnMut(Outcome) -> Result<()>,
+) -> Result<()> {
+    for case in cases {
+        let outcome = one(gpu, case, peak, options).unwrap_or_else(|error| {
+            let (id, message) = (case.id(), error.to_string());
+            match error.kind() {
+                ErrorKind::OutOfMemory => Outcome::Skipped { id, why: message },
+                _ => Outcome::Failed { id, why: message },
+            }
+        });
+        each(outcome)?;
+    }
+    Ok(())
+}
+
+fn one(gpu: &Gpu, case: &Case, peak: Peak, options: &Options) -> Result<Outcome> {
+    let Case { name, call } = case;
+    let types = if options.dtype == DType::F16 { Types::F16 } else { Types::F32 };
+    let mut g = Graph::new(gpu.caps().clone());
+    let shapes = call.record(&mut g, types, Maker::shapes_only())?;
+    let flops = g.flops() as f64;
+    let bytes = shapes.inputs().map(|(t, _)| t.bytes()).sum::<u64>() + shapes.output.bytes();
+    let bytes = bytes as f64;
+    let estimate = (flops / peak.flops + bytes / peak.bytes) / ESTIMATED_SHARE;
+    if estimate > options.max_seconds {
+        let why = format!("about {estimate:.1} s a call");
+        return Ok(Outcome::Skipped { id: case.id(), why });
+    }
+
+    let mut g = Graph::new(gpu.caps().clone());
+    let built = call.record(&mut g, types, Maker::new(name, (0.0, 1.0)))?;
+    let heaviest = g.ops().iter().max_by_key(|op| op.flops);
+    let variant = heaviest.map_or(String::new(), |op| format!("{}{}", op.spec.name, op.variant));
+    let error = verify(gpu, &g, call, &built)?;
+    drop(built);
+    let times = measure(gpu, options.seconds, |calls| {
+        let mut g = Graph::new(gpu.caps().clone());
+        let built = call.record(&mut g, types, Maker::new(name, (0.0, 1.0)))?;
+        for _ in 1..calls {
+            (built.again)(&mut g)?;
+        }
+        Ok((g, built.into_inputs()))
+    })?;
+    let dtype = options.dtype;
+    Ok(Outcome::Measured(Measured { id: case.id(), variant, dtype, times, flops, bytes, error }))
+}
+
+/// Runs the case once and compares sampled rows; returns the largest error.
+fn verify(gpu: &Gpu, g: &Graph, call: &Call, built: &Built) -> Result<f64> {
+    let plan = Plan::compile(gpu, g, &Slabs::new())?;
+    for (tensor, values) in built.inputs() {
+        plan.write(gpu, tensor, values)?;
+    }
+    plan.run(gpu, &mut |_| Ok(()))?;
+    let all = plan.read(gpu, built.output)?;
+    let (count, n) = (built.output.shape.rows() as usize, built.output.shape.channels as usize);
+    let rows = samples(count);
+    let wanted = call.reference(built, Some(&rows));
+    let got = rows.iter().flat_map(|r| &all[r * n..(r + 1) * n]);
+    let squares: f64 = wanted.iter().map(|v| f64::from(*v).powi(2)).sum();
+    let rms = (squares / wanted.len() as f64).sqrt();
+    let error = got
+        .zip(&wanted)
+        .map(|(a, b)| (f64::from(*a) - f64::from(*b)).abs() / (f64::from(*b).abs() + rms))
+        .fold(0.0, |a: f64, b| if b.is_nan() { f64::INFINITY } else { a.max(b) });
+    if error > TOLERANCE {
+        return Err(Error::internal(format!("differs from the reference by {error:.1e}")));
+    }
+    Ok(error)
+}
+
+/// The first row, the last, and some between at no regular distance.
+fn samples(count: usize) -> Vec<usize> {
+    let samples = SAMPLES.min(count);
+    let mut rows: Vec<usize> = (0..samples)
+        .map(|i| (i * (count - 1) / (samples - 1).max(1)).saturating_sub(i * 7 % 5))
+        .collect();
+    if let Some(last) = rows.last_mut() {
+        *last = count - 1;
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_hold_both_ends_and_stay_inside() {
+        for count in [1, 2, 5, 12, 13, 1000] {
+            let rows = samples(count);
+            assert_eq!((rows[rows.len() - 1], rows.len()), (count - 1, count.min(SAMPLES)));
+            assert!(rows[0] == 0 && rows.iter().all(|r| *r < count));
+        }
+    }
+
+    #[test]
+    fn filters_select_by_part_of_the_id() {
+        assert!(select("conv2d/tiny_res").unwrap().iter().all(|c| c.call.kernel() == "conv2d"));
+        assert_eq!(select("").unwrap().len(), CASES.len());
+        assert_eq!(select("nothing").unwrap_err().kind(), ErrorKind::Usage);
+    }
+}

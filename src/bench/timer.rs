@@ -1,0 +1,164 @@
+//! Repeating a call often enough that its time means something.
+
+use std::time::Instant;
+
+use crate::error::Result;
+use crate::gpu::{Gpu, Slabs, lock};
+use crate::graph::{Graph, Plan};
+use crate::tensor::Tensor;
+
+/// Seconds of one replay at least: long against what a submission and a wait cost.
+const REPLAY_SECONDS: f64 = 0.02;
+const FEWEST: usize = 5;
+const MOST: usize = 200;
+const MOST_CALLS: usize = 2000;
+
+/// Whose clock a time is by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The device's: the launches alone, without what the host does around them.
+    Device,
+    /// The host's, from before the first submission to after the last wait.
+    Host,
+}
+
+/// Times of one call in seconds, sorted.
+#[derive(Debug, Clone)]
+pub struct Times {
+    sorted: Vec<f64>,
+    pub source: Source,
+    /// Median by the host's clock.
+    pub host: f64,
+}
+
+impl Times {
+    /// Device times count where there is one for every replay and they agree with the host's: drivers are known
+    /// to leave stamps out or to scale them wrongly, and launches cannot take longer than the replay.
+    fn of(laps: &[Lap]) -> Self {
+        let sorted = |mut v: Vec<f64>| {
+            v.sort_by(f64::total_cmp);
+            v
+        };
+        let host = sorted(laps.iter().map(|l| l.host).collect());
+        let median = host[host.len() / 2];
+        let agrees = |l: &Lap| l.device.filter(|d| (0.2..1.05).contains(&(d / l.host)));
+        match laps.iter().map(agrees).collect::<Option<Vec<f64>>>() {
+            Some(device) => Self { sorted: sorted(device), source: Source::Device, host: median },
+            None => Self { sorted: host, source: Source::Host, host: median },
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn once(host: f64) -> Self {
+        Self::of(&[Lap { host, device: None }])
+    }
+
+    pub fn median(&self) -> f64 {
+        self.sorted[self.sorted.len() / 2]
+    }
+
+    /// Half of the range that holds the middle half of all times, as a share of the median.
+    pub fn spread(&self) -> f64 {
+        let n = self.sorted.len();
+        (self.sorted[(3 * n / 4).min(n - 1)] - self.sorted[n / 4]) / 2.0 / self.median()
+    }
+
+    pub fn best(&self) -> f64 {
+        self.sorted[0]
+    }
+
+    pub fn count(&self) -> usize {
+        self.sorted.len()
+    }
+}
+
+/// One replay by both clocks, in seconds.
+struct Lap {
+    host: f64,
+    device: Option<f64>,
+}
+
+fn lap(gpu: &Gpu, plan: &Plan) -> Result<Lap> {
+    let stamped = || {
+        gpu.profile.as_ref().map(|profile| {
+            let profile = lock(profile);
+            (profile.seconds(), profile.missing())
+        })
+    };
+    let before = stamped();
+    let start = Instant::now();
+    plan.run(gpu, &mut |_| Ok(()))?;
+    let host = start.elapsed().as_secs_f64();
+    let device = match (before, stamped()) {
+        (Some((from, missing)), Some((to, still))) if missing == still => Some(to - from),
+        _ => None,
+    };
+    Ok(Lap { host, device })
+}
+
+/// Times `call`, recorded as often as makes a replay long enough, for about `seconds`.
+///
+/// `graph` records the inputs and returns their values with the call.
+pub(super) fn measure(
+    gpu: &Gpu,
+    seconds: f64,
+    graph: impl Fn(usize) -> Result<(Graph, Vec<(Tensor, Vec<f32>)>)>,
+) -> Result<Times> {
+    let compile = |calls: usize| -> Result<Plan> {
+        let (graph, inputs) = graph(calls)?;
+        let plan = Plan::compile(gpu, &graph, &Slabs::new())?;
+        for (tensor, values) in &inputs {
+            plan.write(gpu, *tensor, values)?;
+        }
+        Ok(plan)
+    };
+    // The first replay compiles what the driver left undone, and warms caches and clocks up; the second says
+    // how many calls fill the time.
+    let plan = compile(1)?;
+    lap(gpu, &plan)?;
+    let once = lap(gpu, &plan)?.host.max(1e-7);
+    let calls = ((REPLAY_SECONDS / once).ceil() as usize).clamp(1, MOST_CALLS);
+    let plan = if calls > 1 { compile(calls)? } else { plan };
+    let start = Instant::now();
+    let mut laps = Vec::new();
+    while laps.len() < FEWEST || (laps.len() < MOST && start.elapsed().as_secs_f64() < seconds) {
+        let Lap { host, device } = lap(gpu, &plan)?;
+        let each = |t: f64| t / calls as f64;
+        laps.push(Lap { host: each(host), device: device.map(each) });
+        // A case so slow that five take minutes still ends.
+        if start.elapsed().as_secs_f64() > 10.0 * seconds {
+            break;
+        }
+    }
+    Ok(Times::of(&laps))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn times(laps: &[(f64, Option<f64>)]) -> Times {
+        let laps: Vec<Lap> = laps.iter().map(|&(host, device)| Lap { host, device }).collect();
+        Times::of(&laps)
+    }
+
+    #[test]
+    fn the_devices_clock_counts_only_where_it_agrees() {
+        let good = times(&[(1.0, Some(0.9)), (1.2, Some(0.8)), (1.1, Some(0.7))]);
+        assert_eq!(
+            (good.source, good.median(), good.host, good.best()),
+            (Source::Device, 0.8, 1.1, 0.7)
+        );
+        for bad in [None, Some(1.2), Some(0.001), Some(0.0)] {
+            assert_eq!(times(&[(1.0, Some(0.9)), (1.0, bad)]).source, Source::Host);
+        }
+    }
+
+    #[test]
+    fn the_spread_is_that_of_the_middle_half() {
+        let laps: Vec<_> = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 100.0].map(|t| (t, None)).to_vec();
+        let t = times(&laps);
+        assert_eq!((t.median(), t.count()), (5.0, 8));
+        assert!((t.spread() - 0.4).abs() < 1e-12);
+    }
+}
