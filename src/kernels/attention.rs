@@ -177,7 +177,7 @@ pub fn tiling(caps: &Caps, p: &Problem) -> Tiling {
         AttentionScope::Patches(g) => g.patch().0 * g.patch().1,
         _ => p.lq,
     };
-    if p.heads.dim % 4 != 0 {
+    if !p.heads.dim.is_multiple_of(4) {
         return Tiling { engine: Engine::Columns, block_q: 1, slice4: d4 };
     }
     let vectors = caps.class == DeviceClass::Cpu && caps.subgroups && caps.subgroup_min >= LANES;
@@ -279,7 +279,7 @@ pub fn choose(caps: &Caps, p: &Problem, carry: Carry, q: DType, kv: DType, out: 
         .flag("ISOLATED", isolated)
         .num("BLOCK_Q", tiling.block_q)
         .num("SLICE4", tiling.slice4)
-        .flag("ALIGNED", p.aligned && p.heads.dim % 4 == 0)
+        .flag("ALIGNED", p.aligned && p.heads.dim.is_multiple_of(4))
         .flag("PAIRED", paired)
         .slot(
             "attend",
@@ -325,9 +325,11 @@ pub fn record(
         heads,
         scope,
         lq: shape.rows_per_item(),
-        aligned: [q, k, v].iter().all(|s| s.column % 4 == 0),
-        paired: heads.dim % 8 == 0
-            && [q, k, v].iter().all(|s| s.column % 8 == 0 && s.tensor.shape.stride4() % 2 == 0),
+        aligned: [q, k, v].iter().all(|s| s.column.is_multiple_of(4)),
+        paired: heads.dim.is_multiple_of(8)
+            && [q, k, v]
+                .iter()
+                .all(|s| s.column.is_multiple_of(8) && s.tensor.shape.stride4().is_multiple_of(2)),
     };
     let caps = g.caps().clone();
     let tiling = tiling(&caps, &problem);

@@ -75,7 +75,8 @@ pub struct Params {
 }
 
 fn engine(caps: &Caps, x: Tensor, x2: Option<Tensor>, n: u32, geometry: Geometry) -> Engine {
-    let even = |t: Tensor| t.shape.channels % 4 == 0 && t.shape.stride4() % 2 == 0;
+    let even =
+        |t: Tensor| t.shape.channels.is_multiple_of(4) && t.shape.stride4().is_multiple_of(2);
     let rows_per_item = geometry.out_h * geometry.out_w;
     let product = Product {
         rows: x.shape.batch * rows_per_item,
@@ -103,7 +104,7 @@ pub fn choose(
         .num("SIZE", geometry.size)
         .flag("DOUBLED", geometry.doubled)
         .flag("HAS_X2", x2.is_some())
-        .flag("ALIGNED_JOIN", x.shape.channels % 4 == 0)
+        .flag("ALIGNED_JOIN", x.shape.channels.is_multiple_of(4))
         .elem("x", engine.elem_in(caps, x.dtype))
         .elem("x2", engine.elem_in(caps, x2.map_or(x.dtype, |t| t.dtype)))
 }

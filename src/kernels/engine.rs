@@ -137,7 +137,7 @@ impl Lanes {
     /// keeps it within the processor's instruction cache, and a driver's compilation below a second.
     fn new(p: &Product) -> Self {
         let w_rows = if p.gated { 8 } else { 4 } * p.cols.div_ceil(4);
-        let narrow = w_rows.next_multiple_of(16) % 32 != 0 && w_rows < 128;
+        let narrow = !w_rows.next_multiple_of(16).is_multiple_of(32) && w_rows < 128;
         let (rows8, cols8) = match (w_rows, p.rows) {
             (_, 0..=8) => (1, 4),
             (0..=8, _) => (8, 1),
@@ -152,8 +152,8 @@ impl Lanes {
             share: p.shared_taps,
             // A step of a convolution's three taps is long enough with one.
             deep: if p.even_k && p.shared_taps == 1 { 2 } else { 1 },
-            paired: p.cols.div_ceil(4) % 2 == 0 && (cols8 > 1 || !p.gated),
-            one_item: p.rows_per_item % (LANES * rows8) == 0,
+            paired: p.cols.div_ceil(4).is_multiple_of(2) && (cols8 > 1 || !p.gated),
+            one_item: p.rows_per_item.is_multiple_of(LANES * rows8),
         }
     }
 }

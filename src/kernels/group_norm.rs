@@ -89,7 +89,7 @@ pub fn rows_per_chunk(caps: &Caps, rows_per_item: u32, channels: u32) -> u32 {
 
 /// Whether lanes take two vec4s at a time.
 fn paired(caps: &Caps, x: Tensor, x2: Option<Tensor>) -> bool {
-    let even = |t: Tensor| t.shape.channels % 8 == 0;
+    let even = |t: Tensor| t.shape.channels.is_multiple_of(8);
     caps.class == DeviceClass::Cpu && even(x) && x2.is_none_or(even)
 }
 
@@ -107,7 +107,7 @@ fn joined(caps: &Caps, x: Tensor, x2: Option<Tensor>) -> Variant {
         .num("WG", WG)
         .flag("PAIRED", paired)
         .flag("HAS_X2", x2.is_some())
-        .flag("ALIGNED_JOIN", x.shape.channels % 4 == 0)
+        .flag("ALIGNED_JOIN", x.shape.channels.is_multiple_of(4))
         .elem("x", elem(x.dtype))
         .elem("x2", elem(x2.map_or(x.dtype, |t| t.dtype)))
 }
@@ -161,7 +161,7 @@ pub fn record(
 ) -> Result<Tensor> {
     let (c1, c2) = (x.shape.channels, x2.map_or(0, |t| t.shape.channels));
     let channels = c1 + c2;
-    if norm.groups == 0 || channels % norm.groups != 0 {
+    if norm.groups == 0 || !channels.is_multiple_of(norm.groups) {
         return Err(
             g.error(format!("{channels} channels do not divide into {} groups", norm.groups))
         );

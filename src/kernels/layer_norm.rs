@@ -24,7 +24,7 @@ pub struct Params {
 /// Rows that the lanes of `reduce` take, and whether a lane takes two vec4s at a time.
 fn tiling(caps: &Caps, channels: u32) -> (u32, bool) {
     match caps.class {
-        DeviceClass::Cpu => (4, channels % 8 == 0),
+        DeviceClass::Cpu => (4, channels.is_multiple_of(8)),
         _ => (1, false),
     }
 }

@@ -96,7 +96,7 @@ fn engine(caps: &Caps, x: Tensor, n: u32, e: &Epilogue) -> Engine {
         cols: n,
         gated: e.activation == Activation::Geglu,
         shared_taps: 1,
-        even_k: x.shape.stride4() % 2 == 0,
+        even_k: x.shape.stride4().is_multiple_of(2),
         rows_per_item: x.shape.rows_per_item(),
     };
     Engine::choose(caps, &product)
