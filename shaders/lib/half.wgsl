@@ -1,10 +1,12 @@
-// Four halves in one word. `packed` clamps to the largest half and rounds to nearest, ties to even: software drivers
+// Four halves in one word. `packed` clamps as half_range.wgsl does and rounds to nearest, ties to even: software drivers
 // do not use the processor's own conversion for it, and their code takes five times as long as this.
 fn unpacked(w: u64) -> vec4<f32> { return vec4(unpack2x16float(u32(w)), unpack2x16float(u32(w >> 32u))); }
 fn packed(v: vec4<f32>) -> u64 {
-    let u = bitcast<vec4<u32>>(clamp(v, vec4(-65504.0), vec4(65504.0)));
+    let u = bitcast<vec4<u32>>(v);
     let sign = u & vec4(0x80000000u);
-    let a = u ^ sign;
+    let b = u ^ sign;
+    // The largest half; or for NaN what comes out as a half's NaN below.
+    let a = select(min(b, vec4(0x477fe000u)), vec4(0x47c00000u), b > vec4(0x7f800000u));
     // Normal halves: round off 13 bits, move the exponent's bias from 127 to 15. Smaller ones are multiples of 2^-24, as
     // is what follows one half in f32.
     let normal = a + vec4(0xfffu) + ((a >> vec4(13u)) & vec4(1u)) - vec4(0x38000000u);

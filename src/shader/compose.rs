@@ -142,8 +142,10 @@ impl Composer<'_> {
 
     /// Pastes `lib/elem/<elem>.wgsl`: the declaration, and the load and store that the access allows.
     fn accessors(&mut self, elem: Elem, name: &str, head: &str, access: Access) -> Result<()> {
-        if matches!(elem, Elem::Words | Elem::Pairs) {
-            self.import("half")?;
+        match elem {
+            Elem::Words | Elem::Pairs => self.import("half")?,
+            Elem::F16 | Elem::Packed => self.import("half_range")?,
+            Elem::F32 | Elem::Wide => {}
         }
         let file = format!("lib/elem/{}.wgsl", elem.name());
         let text =

@@ -31,6 +31,7 @@ pub const SOURCES: &[(&str, &str)] = sources![
     "lib/epilogue.wgsl",
     "lib/grid.wgsl",
     "lib/half.wgsl",
+    "lib/half_range.wgsl",
     "lib/join.wgsl",
     "lib/mma/direct.wgsl",
     "lib/mma/lanes.wgsl",

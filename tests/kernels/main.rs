@@ -3,6 +3,7 @@
 
 mod cases;
 mod fourier;
+mod nan;
 
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
