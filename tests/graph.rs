@@ -5,7 +5,9 @@ use std::ops::Range;
 use proptest::prelude::*;
 use scalediff::error::ErrorKind;
 use scalediff::gpu::{Caps, Limits};
-use scalediff::graph::{Chunk, Graph, Launch, Layout, Op, Window, band_rows, split};
+use scalediff::graph::{
+    Chunk, Graph, Launch, Layout, Op, Origin, WeightRef, Window, band_rows, split,
+};
 use scalediff::kernels::conv2d::{self, Geometry};
 use scalediff::kernels::matmul::{self, Epilogue};
 use scalediff::shader::{KernelSpec, Variant};
@@ -108,7 +110,7 @@ proptest! {
         let g = op(rows, cols, channels, dtype, halo);
         let op = &g.ops()[0];
         let limit = limit_kib << 10;
-        match split(op, &limits(limit, u64::MAX)) {
+        match split(&g, op, &limits(limit, u64::MAX)) {
             Ok(chunks) => check_chunks(op, &chunks, limit)?,
             Err(e) => {
                 // Only when even 64 rows, with the halo, or 64 columns do not fit.
@@ -181,7 +183,7 @@ proptest! {
         conv2d::record(&mut g, x, None, taps, n, geometry, e).unwrap();
         let limit = limit_kib << 10;
         for op in g.ops() {
-            if let Ok(chunks) = split(op, &limits(limit, u64::MAX)) {
+            if let Ok(chunks) = split(&g, op, &limits(limit, u64::MAX)) {
                 check_chunks(op, &chunks, limit)?;
             }
         }
@@ -191,7 +193,7 @@ proptest! {
 #[test]
 fn an_impossible_cut_names_the_op_the_bytes_and_the_limit() {
     let g = op(64, 0, [1024, 4, 4, 4], DType::F32, 0);
-    let error = split(&g.ops()[0], &limits(4096, u64::MAX)).unwrap_err();
+    let error = split(&g, &g.ops()[0], &limits(4096, u64::MAX)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutOfMemory);
     let text = error.to_string();
     for part in ["none", "262144", "4096"] {
@@ -200,9 +202,38 @@ fn an_impossible_cut_names_the_op_the_bytes_and_the_limit() {
 }
 
 #[test]
+fn what_is_written_across_bands_names_the_buffer_limit() {
+    let mut g = Graph::new(Caps::FLOOR);
+    let y = g.tensor(Shape::matrix(1000, 16), DType::F32);
+    g.op(&SPEC, Variant::new())
+        .write(y, Window::Whole)
+        .over(1, 0)
+        .launch(|_| Launch::new(&[0u32; 1], 1));
+    let error = split(&g, &g.ops()[0], &limits(1 << 20, 16384)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfMemory);
+    let text = error.to_string();
+    assert!(text.contains("64000") && text.contains("buffer limit is 16384"), "{text}");
+}
+
+#[test]
+fn weights_lie_in_one_piece_whatever_the_buffer_limit() {
+    let mut g = Graph::new(Caps::FLOOR);
+    let shape = Shape::matrix(1024, 64);
+    let w = g.weight(WeightRef { slab: 0, offset: 0, shape, dtype: DType::F32 });
+    let y = g.tensor(Shape::matrix(64, 16), DType::F32);
+    g.op(&SPEC, Variant::new())
+        .read(w, Window::Map(Box::new(|rows| rows.start * 16..rows.end * 16)))
+        .write(y, Window::Rows)
+        .over(64, 0)
+        .launch(|_| Launch::new(&[0u32; 1], 1));
+    let layout = Layout::new(&g, &limits(1 << 20, w.bytes() - 1)).unwrap();
+    assert_eq!((layout.chunks[0].len(), layout.scratch.len()), (1, 0));
+}
+
+#[test]
 fn what_fits_is_not_cut() {
     let g = op(1000, 320, [320, 320, 320, 320], DType::F16, 3);
-    assert_eq!(split(&g.ops()[0], &limits(128 << 20, 128 << 20)).unwrap().len(), 1);
+    assert_eq!(split(&g, &g.ops()[0], &limits(128 << 20, 128 << 20)).unwrap().len(), 1);
 }
 
 #[test]
@@ -214,7 +245,7 @@ fn only_rows_at_the_border_of_bands_are_gathered() {
     let e = Epilogue { out: DType::F32, ..Default::default() };
     conv2d::record(&mut g, x, None, taps, 16, Geometry::same(x.shape, 3), e).unwrap();
     let limits = limits(128 << 20, x.bytes() / 4);
-    assert_eq!(band_rows(x, limits.buffer_bytes).unwrap(), x.shape.rows() / 4);
+    assert_eq!(band_rows(x, Origin::Input, limits.buffer_bytes).unwrap(), x.shape.rows() / 4);
     let layout = Layout::new(&g, &limits).unwrap();
     let gathered: u64 = layout.chunks[0]
         .iter()

@@ -63,7 +63,7 @@ impl Layout {
     /// # Errors
     /// A limit that no cut can meet.
     pub fn new(graph: &Graph, limits: &Limits) -> Result<Self> {
-        let chunks = graph.ops.iter().map(|op| split(op, limits)).collect::<Result<Vec<_>>>()?;
+        let chunks = graph.ops.iter().map(|op| split(graph, op, limits)).collect::<Result<Vec<_>>>()?;
         let mut layout = Self {
             buffers: Vec::new(),
             places: vec![Place::Nowhere; graph.tensors.len()],
@@ -132,7 +132,8 @@ impl Layout {
             }
         }
         let bands_of = |tensor: Tensor, name: &str| -> Result<(u32, Vec<u64>)> {
-            let size = band_rows(tensor, limits.buffer_bytes).map_err(|e| e.at(name))?;
+            let origin = graph.origin(tensor);
+            let size = band_rows(tensor, origin, limits.buffer_bytes).map_err(|e| e.at(name))?;
             let rows = tensor.shape.rows();
             let starts = (0..rows.div_ceil(size)).map(|b| b * size);
             let bytes = starts.map(|s| u64::from(size.min(rows - s)) * tensor.row_bytes());

@@ -208,6 +208,10 @@ impl Graph {
         &self.ops
     }
 
+    pub(super) fn origin(&self, tensor: Tensor) -> Origin {
+        self.tensors[tensor.id as usize].1
+    }
+
     /// Tensors that are no weights, with the paths that made them.
     pub fn activations(&self) -> impl Iterator<Item = (Tensor, &str)> {
         self.tensors

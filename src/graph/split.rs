@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::record::{Op, Operand, Window};
+use super::record::{Graph, Op, Operand, Origin, Window};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::Limits;
 use crate::tensor::Tensor;
@@ -38,13 +38,14 @@ impl Chunk {
     }
 }
 
-/// Rows of one band of `tensor`: all of them where they fit one buffer of `buffer_bytes`.
+/// Rows of one band of `tensor`: all of them for a weight, which lies whole in its slab, and where they fit one
+/// buffer of `buffer_bytes`.
 ///
 /// # Errors
 /// [`ErrorKind::OutOfMemory`] when not even [`STEP`] rows fit.
-pub fn band_rows(tensor: Tensor, buffer_bytes: u64) -> Result<u32> {
+pub fn band_rows(tensor: Tensor, origin: Origin, buffer_bytes: u64) -> Result<u32> {
     let rows = tensor.shape.rows().max(1);
-    if tensor.bytes() <= buffer_bytes {
+    if matches!(origin, Origin::Weight { .. }) || tensor.bytes() <= buffer_bytes {
         return Ok(rows);
     }
     let most = (buffer_bytes / tensor.row_bytes() / u64::from(STEP)) as u32 * STEP;
@@ -62,43 +63,55 @@ pub fn band_rows(tensor: Tensor, buffer_bytes: u64) -> Result<u32> {
     Ok(rows.div_ceil(rows.div_ceil(most)).next_multiple_of(STEP))
 }
 
-/// Cuts `op` so that no binding exceeds the limits: rows first, columns for weights; and so that what
+/// Cuts an op of `graph` so that no binding exceeds the limits: rows first, columns for weights; and so that what
 /// a chunk writes lies in one band. Reads that cross from band to band are left to be gathered.
 ///
 /// # Errors
 /// [`ErrorKind::OutOfMemory`] when the smallest chunk still exceeds a limit.
-pub fn split(op: &Op, limits: &Limits) -> Result<Vec<Chunk>> {
-    let cutter = Cutter::new(op, limits)?;
+pub fn split(graph: &Graph, op: &Op, limits: &Limits) -> Result<Vec<Chunk>> {
+    let cutter = Cutter::new(graph, op, limits)?;
     let mut row_step = op.rows.max(1);
     let mut col_step = op.cols.max(1);
     loop {
         let chunks = cutter.cut(row_step, col_step);
-        let Some((operand, bytes, limit)) = cutter.first_too_large(&chunks) else {
+        let Some(excess) = cutter.first_too_large(&chunks) else {
             return Ok(chunks);
         };
-        let (step, extent, least) = match op.operands[operand].window {
+        let (step, extent, least) = match op.operands[excess.operand].window {
             Window::Cols { .. } => (&mut col_step, op.cols, STEP),
             Window::Rows | Window::Map(_) => (&mut row_step, op.rows, op.row_step),
-            Window::Whole => return Err(too_large(op, operand, bytes, limit)),
+            Window::Whole => return Err(excess.error(op)),
         };
         if *step <= least || extent <= least {
-            return Err(too_large(op, operand, bytes, limit));
+            return Err(excess.error(op));
         }
         *step = (*step / 2).next_multiple_of(least).min(step.saturating_sub(1) / least * least);
     }
 }
 
-fn too_large(op: &Op, operand: usize, bytes: u64, limit: u64) -> Error {
-    Error::new(
-        ErrorKind::OutOfMemory,
-        format!(
-            "{}: operand {operand} needs a binding of {bytes} bytes, the device's limit is {limit}",
-            op.label
-        ),
-    )
-    .with_hint(
-        "make the picture smaller (-W, -H), use --precision f16, or raise --limits binding= and buffer=",
-    )
+/// What a chunk needs of an operand beyond a limit.
+struct Excess {
+    operand: usize,
+    /// What the bytes are of.
+    what: &'static str,
+    bytes: u64,
+    limit: (&'static str, u64),
+}
+
+impl Excess {
+    fn error(&self, op: &Op) -> Error {
+        let Self { operand, what, bytes, limit: (name, limit) } = self;
+        Error::new(
+            ErrorKind::OutOfMemory,
+            format!(
+                "{}: operand {operand} needs a {what} of {bytes} bytes, the device's {name} limit is {limit}",
+                op.label
+            ),
+        )
+        .with_hint(format!(
+            "make the picture smaller (-W, -H), use --precision f16, or raise --limits {name}="
+        ))
+    }
 }
 
 /// An op with the band size of each operand, 0 for an absent one.
@@ -109,8 +122,10 @@ struct Cutter<'a> {
 }
 
 impl<'a> Cutter<'a> {
-    fn new(op: &'a Op, limits: &'a Limits) -> Result<Self> {
-        let rows = |o: &Operand| o.tensor.map_or(Ok(0), |t| band_rows(t, limits.buffer_bytes));
+    fn new(graph: &Graph, op: &'a Op, limits: &'a Limits) -> Result<Self> {
+        let rows = |o: &Operand| {
+            o.tensor.map_or(Ok(0), |t| band_rows(t, graph.origin(t), limits.buffer_bytes))
+        };
         let band_rows = op.operands.iter().map(rows).collect::<Result<_>>();
         Ok(Self { op, limits, band_rows: band_rows.map_err(|e| e.at(&op.label))? })
     }
@@ -189,19 +204,26 @@ impl<'a> Cutter<'a> {
         self.op.operands.iter().map(of).collect()
     }
 
-    /// The first operand of a chunk that exceeds a limit, with the bytes it needs and that limit.
-    fn first_too_large(&self, chunks: &[Chunk]) -> Option<(usize, u64, u64)> {
+    /// The first operand of a chunk that exceeds a limit.
+    fn first_too_large(&self, chunks: &[Chunk]) -> Option<Excess> {
+        let Limits { binding_bytes, buffer_bytes, .. } = *self.limits;
         chunks.iter().find_map(|chunk| {
             let operands = self.op.operands.iter().zip(&chunk.bound).zip(&self.band_rows);
-            operands.enumerate().find_map(|(i, ((operand, bound), size))| {
-                let bytes = operand.tensor?.row_bytes() * u64::from(bound.end - bound.start);
-                let limit = match (crosses(bound, *size), operand.writes) {
-                    (false, _) => self.limits.binding_bytes,
-                    // Gathered into a buffer of its own.
-                    (true, false) => self.limits.binding_bytes.min(self.limits.buffer_bytes),
-                    (true, true) => 0,
+            operands.enumerate().find_map(|(operand, ((o, bound), size))| {
+                let tensor = o.tensor?;
+                let bytes = tensor.row_bytes() * u64::from(bound.end - bound.start);
+                let crosses = crosses(bound, *size);
+                if crosses && o.writes {
+                    // Only one buffer would hold what is written at once.
+                    let (bytes, limit) = (tensor.bytes(), ("buffer", buffer_bytes));
+                    return Some(Excess { operand, what: "buffer", bytes, limit });
+                }
+                // What crosses is gathered into a buffer of its own.
+                let limit = match crosses && buffer_bytes < binding_bytes {
+                    true => ("buffer", buffer_bytes),
+                    false => ("binding", binding_bytes),
                 };
-                (bytes > limit).then_some((i, bytes, limit))
+                (bytes > limit.1).then_some(Excess { operand, what: "binding", bytes, limit })
             })
         })
     }

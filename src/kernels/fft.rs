@@ -227,7 +227,7 @@ mod tests {
         for axis in [Axis::Width, Axis::Height] {
             record(&mut g, x, axis, Direction::Forward, table, channels, FftExtras::default())?;
         }
-        g.ops().iter().map(|op| Ok(split(op, &Limits::WEBGPU)?.len())).collect()
+        g.ops().iter().map(|op| Ok(split(&g, op, &Limits::WEBGPU)?.len())).collect()
     }
 
     #[test]

@@ -279,7 +279,7 @@ mod tests {
             let norm = GroupNorm { weight, bias: weight, groups: 32, eps: 1e-6, silu: true };
             record(&mut g, x, None, norm, DType::F32).unwrap();
             for op in g.ops() {
-                split(op, &Limits::WEBGPU).unwrap();
+                split(&g, op, &Limits::WEBGPU).unwrap();
             }
         }
     }

@@ -338,7 +338,7 @@ mod tests {
         let tall = resample(&mut g, x, Axis::Height, table, (6000, 4), Default::default()).unwrap();
         resample(&mut g, tall, Axis::Width, table, (8000, 4), Default::default()).unwrap();
         for op in g.ops() {
-            assert!(split(op, &Limits::WEBGPU).unwrap().len() > 1);
+            assert!(split(&g, op, &Limits::WEBGPU).unwrap().len() > 1);
         }
     }
 }

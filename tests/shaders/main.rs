@@ -167,7 +167,7 @@ fn check_family(name: &str) -> usize {
             });
             // One chunk, whatever its bindings, is enough for the size of the parameters.
             let none = Limits { binding_bytes: u64::MAX, buffer_bytes: u64::MAX, ..Limits::WEBGPU };
-            let chunks = split(op, &none).unwrap_or_else(|e| panic!("{label}: {e}"));
+            let chunks = split(&graph, op, &none).unwrap_or_else(|e| panic!("{label}: {e}"));
             let launch = (op.launch)(&chunks[0]);
             validate(&module, &caps)
                 .and_then(|info| translate(&module, &info, &caps))
