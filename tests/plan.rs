@@ -2,16 +2,21 @@
 
 use std::path::Path;
 
+use scalediff::error::{ErrorKind, Result};
 use scalediff::gpu::{Caps, Limits};
 use scalediff::pipeline::{Phase, Precision, Request, plan};
 use scalediff::scalediff::StageAttention;
 use scalediff::weights::ModelFiles;
 
 fn sdxl(limits: &str, request: Request) -> Vec<Phase> {
+    try_sdxl(limits, request).unwrap()
+}
+
+fn try_sdxl(limits: &str, request: Request) -> Result<Vec<Phase>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/configs/sdxl-base-1.0");
     let limits = Limits::WEBGPU.replaced_by(limits).unwrap();
     let files = ModelFiles::open(&folder).unwrap();
-    plan(&files, Precision::F16, &Caps { limits, ..Caps::FLOOR }, &request).unwrap()
+    plan(&files, Precision::F16, &Caps { limits, ..Caps::FLOOR }, &request)
 }
 
 /// TFLOP of one U-Net forward of one sample, the last stage.
@@ -66,6 +71,9 @@ fn every_op_of_a_4096_picture_fits_every_profile_of_limits() {
     for limits in ["webgpu", "binding=2147483647,buffer=2147483647", "binding=128MiB,buffer=2GiB"] {
         let profile = Limits::WEBGPU.replaced_by(limits).unwrap();
         let phases = sdxl(limits, Request::default());
+        // Next to the weights of a text encoder, in slabs of about 64 MiB, its activations are small.
+        let text = phases.iter().find(|p| !p.name.starts_with("stage")).unwrap();
+        assert!(text.weight_bytes > 64 << 20 && text.largest_buffer > 60 << 20, "{}", text.name);
         assert_eq!(phases.iter().filter(|p| p.name.starts_with("stage")).count(), 8);
         for p in &phases {
             assert!(p.largest_binding <= profile.binding_bytes, "{limits}: {}", p.name);
@@ -80,12 +88,16 @@ fn every_op_of_a_4096_picture_fits_every_profile_of_limits() {
 }
 
 #[test]
+fn a_weight_beyond_the_buffer_limit_is_an_error_that_names_it() {
+    let error = try_sdxl("buffer=4MiB", Request::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfMemory);
+    let text = error.to_string();
+    assert!(text.contains("weight") && text.contains("buffer limit is 4194304"), "{text}");
+}
+
+#[test]
 fn what_cannot_fit_is_an_error_that_names_the_op() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/configs/sdxl-base-1.0");
-    let files = ModelFiles::open(&folder).unwrap();
-    let limits = Limits::WEBGPU.replaced_by("binding=64KiB").unwrap();
-    let caps = Caps { limits, ..Caps::FLOOR };
-    let error = plan(&files, Precision::F16, &caps, &Request::default()).unwrap_err();
+    let error = try_sdxl("binding=64KiB", Request::default()).unwrap_err();
     assert!(error.to_string().contains("text_encoder"), "{error}");
     assert!(error.hint().is_some());
 }

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::caps::{DeviceClass, Limits};
 use super::device::Gpu;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Bytes of an ordinary slab. A weight larger than that gets one of its own.
 const SLAB_BYTES: u64 = 64 << 20;
@@ -26,17 +26,30 @@ impl Slabs {
     }
 
     /// Finds the slab and the offset there for the next weight of so many bytes, under `limits`.
-    pub fn reserve(&mut self, limits: &Limits, bytes: u64) -> (u32, u64) {
-        let room = SLAB_BYTES.min(limits.buffer_bytes);
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfMemory`] for a weight larger than a buffer may be.
+    pub fn reserve(&mut self, limits: &Limits, bytes: u64) -> Result<(u32, u64)> {
         let padded = bytes.next_multiple_of(256);
+        if padded > limits.buffer_bytes {
+            return Err(Error::new(
+                ErrorKind::OutOfMemory,
+                format!(
+                    "a weight needs a buffer of {padded} bytes, the device's buffer limit is {}",
+                    limits.buffer_bytes
+                ),
+            )
+            .with_hint("use --precision f16, or raise --limits buffer="));
+        }
+        let room = SLAB_BYTES.min(limits.buffer_bytes);
         match self.sizes.last_mut() {
             Some(size) if *size + padded <= room => {
                 *size += padded;
-                (self.sizes.len() as u32 - 1, self.sizes[self.sizes.len() - 1] - padded)
+                Ok((self.sizes.len() as u32 - 1, self.sizes[self.sizes.len() - 1] - padded))
             }
             _ => {
                 self.sizes.push(padded);
-                (self.sizes.len() as u32 - 1, 0)
+                Ok((self.sizes.len() as u32 - 1, 0))
             }
         }
     }
@@ -44,9 +57,9 @@ impl Slabs {
     /// Appends the bytes of one weight and returns its slab and its offset there.
     ///
     /// # Errors
-    /// The device has no room.
+    /// As [`Slabs::reserve`], and where the device has no room.
     pub fn push(&mut self, gpu: &Gpu, label: &str, bytes: &[u8]) -> Result<(u32, u64)> {
-        let (slab, offset) = self.reserve(&gpu.caps().limits, bytes.len() as u64);
+        let (slab, offset) = self.reserve(&gpu.caps().limits, bytes.len() as u64)?;
         if offset == 0 {
             self.flush(gpu, label)?;
         }

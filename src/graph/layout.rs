@@ -19,6 +19,8 @@ pub struct Layout {
     pub chunks: Vec<Vec<Chunk>>,
     /// Bytes of the buffers that windows crossing from band to band are gathered in, by operand.
     pub scratch: Vec<u64>,
+    /// For every weight that the graph reads the end of its bytes in its slab.
+    weight_ends: Vec<u64>,
     /// Bytes of the activations that are alive at the fullest op: no plan can need less.
     pub live_bytes: u64,
 }
@@ -63,12 +65,14 @@ impl Layout {
     /// # Errors
     /// A limit that no cut can meet.
     pub fn new(graph: &Graph, limits: &Limits) -> Result<Self> {
-        let chunks = graph.ops.iter().map(|op| split(graph, op, limits)).collect::<Result<Vec<_>>>()?;
+        let chunks =
+            graph.ops.iter().map(|op| split(graph, op, limits)).collect::<Result<Vec<_>>>()?;
         let mut layout = Self {
             buffers: Vec::new(),
             places: vec![Place::Nowhere; graph.tensors.len()],
             chunks,
             scratch: Vec::new(),
+            weight_ends: Vec::new(),
             live_bytes: 0,
         };
         layout.place(graph, limits)?;
@@ -79,6 +83,12 @@ impl Layout {
     /// Bytes of all buffers but the weights'.
     pub fn buffer_bytes(&self) -> u64 {
         self.buffers.iter().map(|b| b.bytes).sum::<u64>() + self.scratch.iter().sum::<u64>()
+    }
+
+    /// Bytes of the largest buffer, those of weights counted as far as the graph reads them.
+    pub fn largest_buffer(&self) -> u64 {
+        let own = self.buffers.iter().map(|b| b.bytes).chain(self.scratch.iter().copied());
+        own.chain(self.weight_ends.iter().copied()).max().unwrap_or(0)
     }
 
     /// Tensors that lie in several bands.
@@ -168,7 +178,10 @@ impl Layout {
         for (tensor, origin, name) in &graph.tensors {
             self.places[tensor.id as usize] = match origin {
                 Origin::Planned => continue,
-                Origin::Weight { slab, offset } => Place::Weight { slab: *slab, offset: *offset },
+                Origin::Weight { slab, offset } => {
+                    self.weight_ends.push(offset + tensor.bytes());
+                    Place::Weight { slab: *slab, offset: *offset }
+                }
                 Origin::Input | Origin::Output => {
                     let (rows, bytes) = bands_of(*tensor, name)?;
                     let first = self.buffers.len();

@@ -43,7 +43,7 @@ pub struct Phase {
     pub largest_tensor: (u64, String),
     /// Bytes of the largest binding.
     pub largest_binding: u64,
-    /// Bytes of the largest buffer.
+    /// Bytes of the largest buffer, of weights or of activations.
     pub largest_buffer: u64,
 }
 
@@ -78,7 +78,7 @@ impl Phase {
             banded: layout.banded(),
             largest_tensor: largest.map_or((0, String::new()), |(t, n)| (t.bytes(), n.to_owned())),
             largest_binding: bindings.max().unwrap_or(0),
-            largest_buffer: layout.buffers.iter().map(|b| b.bytes).max().unwrap_or(0),
+            largest_buffer: layout.largest_buffer(),
         })
     }
 }

@@ -225,7 +225,11 @@ impl<'a> Weights<'a> {
 
     /// An error at this name.
     pub fn error(&self, message: impl Into<String>) -> Error {
-        Error::model(message).at(format!("{}.{}", self.loader.component, self.path))
+        self.locate(Error::model(message))
+    }
+
+    fn locate(&self, error: Error) -> Error {
+        error.at(format!("{}.{}", self.loader.component, self.path))
     }
 
     fn missing(&self) -> Error {
@@ -254,7 +258,7 @@ impl<'a> Weights<'a> {
         let mut dtype = self.loader.dtype;
         let gpu = match self.loader.source {
             Source::Checkpoint(gpu, _) => gpu,
-            Source::Shapes(limits) => return Ok(self.reserve(limits, shape, dtype)),
+            Source::Shapes(limits) => return self.reserve(limits, shape, dtype),
         };
         let rows = rows()?;
         let mut values = vec![0.0f32; shape.elems() as usize];
@@ -284,22 +288,24 @@ impl<'a> Weights<'a> {
         let shape = Shape::matrix(1, n.next_multiple_of(4));
         let gpu = match self.loader.source {
             Source::Checkpoint(gpu, _) => gpu,
-            Source::Shapes(limits) => return Ok(self.reserve(limits, shape, DType::F32)),
+            Source::Shapes(limits) => return self.reserve(limits, shape, DType::F32),
         };
         let mut values = values()?;
         values.resize(shape.channels as usize, 0.0);
         self.upload(gpu, bytemuck::cast_slice(&values), shape, DType::F32)
     }
 
-    fn reserve(&self, limits: &Limits, shape: Shape, dtype: DType) -> WeightRef {
+    fn reserve(&self, limits: &Limits, shape: Shape, dtype: DType) -> Result<WeightRef> {
         let bytes = shape.elems() * dtype.bytes();
-        let (slab, offset) = self.loader.state.borrow_mut().slabs.reserve(limits, bytes);
-        WeightRef { slab, offset, shape, dtype }
+        let reserved = self.loader.state.borrow_mut().slabs.reserve(limits, bytes);
+        let (slab, offset) = reserved.map_err(|e| self.locate(e))?;
+        Ok(WeightRef { slab, offset, shape, dtype })
     }
 
     fn upload(&self, gpu: &Gpu, bytes: &[u8], shape: Shape, dtype: DType) -> Result<WeightRef> {
         let loader = self.loader;
-        let (slab, offset) = loader.state.borrow_mut().slabs.push(gpu, loader.component, bytes)?;
+        let pushed = loader.state.borrow_mut().slabs.push(gpu, loader.component, bytes);
+        let (slab, offset) = pushed.map_err(|e| self.locate(e))?;
         Ok(WeightRef { slab, offset, shape, dtype })
     }
 }
