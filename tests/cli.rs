@@ -114,8 +114,10 @@ fn bench_names_its_cases_and_says_what_it_cannot_compare_with() {
     refuses(&["bench", "no_such_case"], USAGE, "no_such_case");
     refuses(&["bench", "--seconds", "0"], USAGE, "above 0");
     refuses(&["bench", "--max-seconds", "soon"], USAGE, "above 0");
-    refuses(&["bench", "--compare", "/no/such/file"], USAGE, "/no/such/file");
-    let other = folder("bench").join("other.jsonl");
+    refuses(&["bench", "--compare", "/no/such/file"], 1, "cannot read /no/such/file");
+    let folder = folder("bench");
+    refuses(&["bench", "--json", folder.to_str().unwrap()], 1, "cannot write");
+    let other = folder.join("other.jsonl");
     std::fs::write(&other, "{}\nnot json\n").unwrap();
     refuses(&["bench", "--compare", other.to_str().unwrap()], USAGE, "line 2");
 }

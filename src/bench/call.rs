@@ -20,12 +20,13 @@ pub struct Types {
 }
 
 impl Types {
-    pub const F32: Types = Types::all(DType::F32);
-    pub const F16: Types = Types::all(DType::F16);
+    pub const F32: Types = Types::of(DType::F32);
+    pub const F16: Types = Types::of(DType::F16);
     /// Half precision around a residual stream in full.
     pub const MIXED: Types = Types { residual: DType::F32, ..Types::F16 };
 
-    const fn all(dtype: DType) -> Self {
+    /// All stored alike.
+    pub const fn of(dtype: DType) -> Self {
         Self { act: dtype, weight: dtype, residual: dtype }
     }
 }

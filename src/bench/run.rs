@@ -88,7 +88,7 @@ pub fn run(
 
 fn one(gpu: &Gpu, case: &Case, peak: Peak, options: &Options) -> Result<Outcome> {
     let Case { name, call } = case;
-    let types = if options.dtype == DType::F16 { Types::F16 } else { Types::F32 };
+    let types = Types::of(options.dtype);
     let mut g = Graph::new(gpu.caps().clone());
     let shapes = call.record(&mut g, types, Maker::shapes_only())?;
     let flops = g.flops() as f64;

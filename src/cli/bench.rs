@@ -10,8 +10,6 @@ use crate::bench::{
     Earlier, Options, Outcome, Peak, Ratios, Report, open, run as run_cases, select,
 };
 use crate::error::{Error, Result};
-use crate::pipeline::Precision;
-use crate::tensor::DType;
 
 /// Prints a line for every case as soon as it is known; exit code 1 when one is wrong.
 pub fn run(args: &BenchArgs) -> Result<ExitCode> {
@@ -21,10 +19,7 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let earlier = args.compare.as_deref().map(read).transpose()?;
-    let dtype = match args.device.precision() {
-        Precision::F16 => DType::F16,
-        Precision::F32 => DType::F32,
-    };
+    let dtype = args.device.precision().dtype();
     let options = Options { dtype, seconds: args.seconds, max_seconds: args.max_seconds };
     let gpu = open(&args.device.gpu_options(true))?;
     let mut json = args.json.as_deref().map(create).transpose()?;
@@ -41,9 +36,7 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
             _ => {}
         }
         let Some((path, file)) = &mut json else { return Ok(()) };
-        writeln!(file, "{}", report.json(&outcome)).map_err(|e| {
-            Error::usage(format!("{}: cannot be written", path.display())).with_source(e)
-        })
+        writeln!(file, "{}", report.json(&outcome)).map_err(|e| cannot("write", path, e))
     })?;
     if let Some(summary) = ratios.summary() {
         outln!("\n{summary}");
@@ -52,14 +45,15 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
 }
 
 fn read(path: &Path) -> Result<Earlier> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| Error::usage(format!("{}: cannot be read", path.display())).with_source(e))?;
+    let text = std::fs::read_to_string(path).map_err(|e| cannot("read", path, e))?;
     Earlier::parse(&text).map_err(|e| e.at(path.display()))
 }
 
 fn create(path: &Path) -> Result<(&Path, File)> {
-    let file = File::create(path).map_err(|e| {
-        Error::usage(format!("{}: cannot be written", path.display())).with_source(e)
-    })?;
+    let file = File::create(path).map_err(|e| cannot("write", path, e))?;
     Ok((path, file))
+}
+
+fn cannot(what: &str, path: &Path, source: std::io::Error) -> Error {
+    Error::io(format!("cannot {what} {}", path.display()), source)
 }
