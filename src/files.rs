@@ -39,6 +39,18 @@ pub fn check_place(path: &Path) -> Result<()> {
     try_replace(path, None)
 }
 
+/// Whether two names are of the same file, which need not exist.
+pub fn is_same(a: &Path, b: &Path) -> bool {
+    let whole = |path: &Path| {
+        fs::canonicalize(path).or_else(|_| {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let folder = fs::canonicalize(folder.unwrap_or(Path::new(".")))?;
+            io::Result::Ok(folder.join(path.file_name().unwrap_or_default()))
+        })
+    };
+    a == b || matches!((whole(a), whole(b)), (Ok(a), Ok(b)) if a == b)
+}
+
 /// Without `bytes` it only tries.
 fn try_replace(path: &Path, bytes: Option<&[u8]>) -> Result<()> {
     // A link is followed: its target is replaced, not the link.
@@ -51,9 +63,8 @@ fn try_replace(path: &Path, bytes: Option<&[u8]>) -> Result<()> {
             fs::rename(part, &path)
         }
     };
-    let written = new_beside(&path).and_then(|(file, part)| {
-        write(file, &part).inspect_err(|_| _ = fs::remove_file(&part))
-    });
+    let written = new_beside(&path)
+        .and_then(|(file, part)| write(file, &part).inspect_err(|_| _ = fs::remove_file(&part)));
     written.map_err(|e| {
         Error::io(format!("cannot write {}", path.display()), e)
             .with_hint("check that the folder has room and may be written, or choose another file")

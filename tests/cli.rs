@@ -106,6 +106,36 @@ fn missing_files_and_devices_are_named() {
 }
 
 #[test]
+fn latents_of_the_rest_of_a_batch_keep_their_seeds() {
+    let root = folder("batch");
+    let at = |name: &str| root.join(name).to_str().unwrap().to_owned();
+    let (picture, kept) = (at("a.png"), at("a.safetensors"));
+    let small = ["-W", "128", "-H", "128", "--steps", "2", "-s", "5", "--stages", "0"];
+    let batch = ["-b", "2", "-o", &picture];
+    let output = generate(&[&small[..], &batch, &["--save-latent", &kept]].concat());
+    assert!(output.status.success(), "{}", text(&output));
+    let pictures = || [1, 2].map(|i| std::fs::read(at(&format!("a-00{i}.png"))).unwrap());
+    let whole = pictures();
+    // The first is lost: it is made anew, the second from its file.
+    std::fs::remove_file(at("a-001.safetensors")).unwrap();
+    let output = scalediff(&[&["generate", "--resume", &kept][..], &batch].concat());
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(pictures() == whole, "other pictures");
+}
+
+#[test]
+fn places_for_latents_are_checked_before_the_work() {
+    let root = folder("places");
+    let at = |name: &str| root.join(name).to_str().unwrap().to_owned();
+    std::fs::create_dir(at("l-002.safetensors")).unwrap();
+    let (picture, kept) = (at("a.png"), at("l.safetensors"));
+    refuses_to_generate(&["-b", "2", "-o", &picture, "--save-latent", &kept], USAGE, "is a folder");
+    let same = at("l-002.safetensors/../a.png");
+    refuses_to_generate(&["-o", &picture, "--save-latent", &same], USAGE, "both the picture and");
+    assert_eq!(std::fs::read_dir(&root).unwrap().count(), 1, "nothing was made");
+}
+
+#[test]
 fn bench_names_its_cases_and_says_what_it_cannot_compare_with() {
     let output = scalediff(&["bench", "attention/sdxl", "--list"]);
     let ids = String::from_utf8_lossy(&output.stdout);

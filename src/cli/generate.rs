@@ -8,6 +8,7 @@ use super::args::{GenerateArgs, RequestArgs};
 use super::output;
 use super::watch::{self, Watch};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::gpu::{Engine, Gpu};
 use crate::pipeline::{LoadOptions, Metadata, Pipeline, Reached, Request};
 use crate::weights::ModelFiles;
@@ -19,10 +20,22 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     for path in &outputs {
         output::check(path)?;
     }
+    let kept = args.save_latent.as_ref().or(args.resume.as_ref());
+    let kept = kept.map(|path| output::names(path, args.batch_count)).unwrap_or_default();
+    for path in &kept {
+        files::check_place(path)?;
+        if outputs.iter().any(|output| files::is_same(output, path)) {
+            let shown = path.display();
+            return Err(Error::usage(format!(
+                "{shown} would hold both the picture and its latents"
+            ))
+            .with_hint("give --save-latent or --resume another name than --output"));
+        }
+    }
     let mut reached = reached(args)?;
     let recorded = match &args.config_from_metadata {
         Some(png) => Some(Metadata::read_png(png)?),
-        None => reached.iter().flatten().next().map(|reached| reached.metadata().clone()),
+        None => recorded_by(&reached),
     };
     if recorded.is_none() && args.prompt.is_none() {
         return Err(Error::usage("there is nothing to resume, and no prompt")
@@ -42,8 +55,6 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     let load = LoadOptions { precision, keep_loaded: args.batch_count > 1 };
     let mut pipeline = Pipeline::load(&engine, &files, load)?;
     let first = request(args, recorded.map(|recorded| recorded.request));
-    let kept = args.save_latent.as_ref().or(args.resume.as_ref());
-    let kept = kept.map(|path| output::names(path, args.batch_count));
     for (i, path) in outputs.iter().enumerate() {
         let request = Request { seed: first.seed.wrapping_add(i as u64), ..first.clone() };
         errln!("model {}, seed {}", files.name(), request.seed);
@@ -53,8 +64,8 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         let mut watch = Watch::new(path, metadata);
         watch.save_stages = args.save_stages;
         watch.write_metadata = !args.disable_image_metadata;
-        if let Some(file) = kept.as_ref().map(|names| &names[i]) {
-            watch.keep_in(file, reached.as_ref())?;
+        if let Some(file) = kept.get(i) {
+            watch.keep_in(file, reached.as_ref());
         }
         let made = match &reached {
             Some(reached) => pipeline.resume(&request, reached, &mut watch),
@@ -84,6 +95,14 @@ fn reached(args: &GenerateArgs) -> Result<Vec<Option<Reached>>> {
         _ => Ok(None),
     };
     output::names(file, args.batch_count).iter().map(read).collect()
+}
+
+/// How the first picture was asked for, as the first file that there is says: each has a seed of its own.
+fn recorded_by(reached: &[Option<Reached>]) -> Option<Metadata> {
+    let i = reached.iter().position(Option::is_some)?;
+    let mut metadata = reached[i].as_ref()?.metadata().clone();
+    metadata.request.seed = metadata.request.seed.wrapping_sub(i as u64);
+    Some(metadata)
 }
 
 /// What the flags ask for, over what a file recorded.

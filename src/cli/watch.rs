@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::output;
 use super::progress::Progress;
 use crate::error::{Error, Result};
-use crate::files;
 use crate::pipeline::{Image, Metadata, Picture, Reached};
 use crate::scalediff::{self, Event, Latents, StageResult};
 
@@ -58,14 +57,9 @@ impl<'a> Watch<'a> {
     }
 
     /// Keeps what is reached in `file`, after what an earlier run has.
-    ///
-    /// # Errors
-    /// A place that cannot be written.
-    pub fn keep_in(&mut self, file: &Path, earlier: Option<&Reached>) -> Result<()> {
-        files::check_place(file)?;
+    pub fn keep_in(&mut self, file: &Path, earlier: Option<&Reached>) {
         let reached = earlier.cloned().unwrap_or_else(|| Reached::new(self.metadata.clone()));
         self.kept = Some((reached, file.to_owned()));
-        Ok(())
     }
 
     /// Writes the picture that was made; or, after an error, that of the last stage that was finished.
