@@ -90,7 +90,8 @@ impl Scheduler {
     /// The schedule of a run of `steps` steps.
     ///
     /// # Errors
-    /// When `steps` is 0 or more than the training timesteps (1000).
+    /// When `steps` is 0 or more than the training timesteps (1000), or where the noise levels do not fall: a
+    /// config whose range is reversed, or a spacing that has no room for so many steps.
     pub fn schedule(&self, steps: usize) -> Result<Schedule> {
         let table = &self.train_sigmas;
         let train = table.len();
@@ -111,6 +112,7 @@ impl Scheduler {
         }
         sigmas.push(0.0);
         let sigmas: Vec<f32> = sigmas.into_iter().map(|s| s as f32).collect();
+        check_fall(&sigmas).map_err(|e| e.at(format!("{steps} steps of {}", self.sampler)))?;
         let targets = match self.sampler {
             Sampler::Ddim => timesteps.iter().map(|t| self.ddim_target(*t, steps)).collect(),
             _ => sigmas[1..].to_vec(),
@@ -203,6 +205,24 @@ impl Karras {
         let low = self.sigma_min.unwrap_or(low).powf(1.0 / RHO);
         let last = count.saturating_sub(1).max(1) as f64;
         (0..count).map(|i| (high + i as f64 / last * (low - high)).powf(RHO)).collect()
+    }
+}
+
+/// Refuses levels that rise, and ones that stay where they are. Two may be equal: as many steps as the training has
+/// round to the same timestep here and there, and such a step changes nothing.
+fn check_fall(sigmas: &[f32]) -> Result<()> {
+    let falls = |from: f32, to: f32| from >= to; // NaN does not
+    let refuse = |what: String| {
+        Err(Error::usage(format!("the noise levels {what}, expected ones that fall")).with_hint(
+            "take fewer steps, or check sigma_min and sigma_max in scheduler_config.json",
+        ))
+    };
+    if let Some(pair) = sigmas.windows(2).find(|pair| !falls(pair[0], pair[1])) {
+        return refuse(format!("go from {} to {}", pair[0], pair[1]));
+    }
+    match sigmas {
+        [first, .., last, _] if first == last => refuse(format!("are all {first}")),
+        _ => Ok(()),
     }
 }
 
