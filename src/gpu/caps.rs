@@ -18,14 +18,17 @@ pub enum DeviceClass {
     Discrete,
 }
 
-/// Lowers a device to less than it can do, so that one machine tests every path.
+/// Lowers a device to less than it can do, so that one machine tests the path of every GPU.
+///
+/// Which kernels are for processors is a matter of [`DeviceClass::Cpu`], not of a tier: they run where no tier is
+/// forced, since a forced tier runs the kernels of GPUs on any device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Tier {
     /// No f16 arithmetic types, no subgroups: WebGPU's floor.
     Plain,
     /// With f16 storage types.
     F16,
-    /// With subgroup operations, and f16 where the device has it.
+    /// With subgroup operations; with f16 and 64-bit integers where the device has them.
     Subgroup,
 }
 
@@ -116,6 +119,18 @@ impl Limits {
         Ok(self)
     }
 
+    /// Those of an adapter or a device.
+    pub(super) fn of(limits: &wgpu::Limits) -> Limits {
+        Limits {
+            binding_bytes: limits.max_storage_buffer_binding_size,
+            buffer_bytes: limits.max_buffer_size,
+            groups_per_axis: limits.max_compute_workgroups_per_dimension,
+            storage_buffers: limits.max_storage_buffers_per_shader_stage,
+            invocations: limits.max_compute_invocations_per_workgroup,
+            workgroup_bytes: limits.max_compute_workgroup_storage_size,
+        }
+    }
+
     fn min(self, other: Limits) -> Limits {
         Limits {
             binding_bytes: self.binding_bytes.min(other.binding_bytes),
@@ -152,7 +167,7 @@ pub struct Caps {
     pub f16: bool,
     /// Shaders may use subgroup operations. No size is promised.
     pub subgroups: bool,
-    /// Shaders may use 64-bit integers.
+    /// Shaders may use 64-bit integers. Only kernels for processors do.
     pub int64: bool,
     /// The fewest invocations that a subgroup has: a workgroup no larger is one subgroup.
     pub subgroup_min: u32,
@@ -238,11 +253,11 @@ mod tests {
 
     #[test]
     fn a_tier_takes_away_what_lies_above_it() {
-        let all = Caps { f16: true, subgroups: true, ..Caps::FLOOR };
+        let all = Caps { f16: true, subgroups: true, int64: true, ..Caps::FLOOR };
         let plain = all.clone().clamped(Tier::Plain);
-        assert!(!plain.f16 && !plain.subgroups);
+        assert!(!plain.f16 && !plain.subgroups && !plain.int64);
         let f16 = all.clone().clamped(Tier::F16);
-        assert!(f16.f16 && !f16.subgroups);
+        assert!(f16.f16 && !f16.subgroups && !f16.int64);
         assert_eq!(all.clone().clamped(Tier::Subgroup), all);
         assert_eq!(Caps::FLOOR.elem(DType::F16), Elem::Packed);
     }

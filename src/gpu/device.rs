@@ -18,7 +18,7 @@ use crate::shader::{Access, KernelSpec, Variant};
 pub struct GpuOptions {
     /// A part of the adapter's name, or its number in [`list_adapters`]. Default: the first there.
     pub device: Option<String>,
-    /// Use no more than this tier. Default: all the device has.
+    /// Use no more than this tier, with the kernels of GPUs on any device. Default: all the device has.
     pub tier: Option<Tier>,
     /// Lower limits, as [`Limits::lowered_to`] reads them.
     pub limits: Option<String>,
@@ -88,7 +88,6 @@ fn adapters() -> Vec<wgpu::Adapter> {
 
 fn facts_of(adapter: &wgpu::Adapter) -> AdapterFacts {
     let info = adapter.get_info();
-    let limits = adapter.limits();
     let features = adapter.features();
     let caps = Caps {
         class: match info.device_type {
@@ -100,14 +99,7 @@ fn facts_of(adapter: &wgpu::Adapter) -> AdapterFacts {
         subgroups: features.contains(wgpu::Features::SUBGROUP),
         int64: features.contains(wgpu::Features::SHADER_INT64),
         subgroup_min: info.subgroup_min_size,
-        limits: Limits {
-            binding_bytes: limits.max_storage_buffer_binding_size,
-            buffer_bytes: limits.max_buffer_size,
-            groups_per_axis: limits.max_compute_workgroups_per_dimension,
-            storage_buffers: limits.max_storage_buffers_per_shader_stage,
-            invocations: limits.max_compute_invocations_per_workgroup,
-            workgroup_bytes: limits.max_compute_workgroup_storage_size,
-        },
+        limits: Limits::of(&adapter.limits()),
     };
     let driver = format!("{} {}", info.driver, info.driver_info);
     AdapterFacts {
@@ -125,8 +117,7 @@ pub(super) fn device_descriptor(adapter: &wgpu::Adapter) -> wgpu::DeviceDescript
         | wgpu::Features::SUBGROUP
         | wgpu::Features::SHADER_INT64
         | wgpu::Features::TIMESTAMP_QUERY
-        | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES
-        | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
+        | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES;
     wgpu::DeviceDescriptor {
         label: Some("scalediff"),
         required_features: usable & adapter.features(),
@@ -229,15 +220,7 @@ impl Gpu {
         facts.caps.f16 &= device.features().contains(wgpu::Features::SHADER_F16);
         facts.caps.subgroups &= device.features().contains(wgpu::Features::SUBGROUP);
         facts.caps.int64 &= device.features().contains(wgpu::Features::SHADER_INT64);
-        let given = device.limits();
-        facts.caps.limits = Limits {
-            binding_bytes: given.max_storage_buffer_binding_size,
-            buffer_bytes: given.max_buffer_size,
-            groups_per_axis: given.max_compute_workgroups_per_dimension,
-            storage_buffers: given.max_storage_buffers_per_shader_stage,
-            invocations: given.max_compute_invocations_per_workgroup,
-            workgroup_bytes: given.max_compute_workgroup_storage_size,
-        };
+        facts.caps.limits = Limits::of(&device.limits());
         Self::new(facts, device, queue, options)
     }
 

@@ -22,18 +22,19 @@ const MOST_LINES: usize = 300;
 /// attention cuts its keys.
 fn devices() -> Vec<Caps> {
     let mut all = Vec::new();
-    for (class, subgroup_min) in [
-        (DeviceClass::Cpu, 4),
-        (DeviceClass::Cpu, 8),
-        (DeviceClass::Integrated, 8),
-        (DeviceClass::Discrete, 32),
+    for (class, subgroup_min, int64) in [
+        (DeviceClass::Cpu, 4, true),
+        (DeviceClass::Cpu, 8, true),
+        (DeviceClass::Cpu, 8, false),
+        (DeviceClass::Integrated, 8, false),
+        (DeviceClass::Discrete, 32, false),
     ] {
         for tier in Tier::ALL {
             let caps = Caps {
                 class,
                 f16: true,
                 subgroups: true,
-                int64: class == DeviceClass::Cpu,
+                int64,
                 subgroup_min,
                 limits: Limits::WEBGPU,
             };
