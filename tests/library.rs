@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use scalediff::gpu::wgpu;
 use scalediff::scalediff::Latents;
 use scalediff::{
-    Engine, Error, ErrorKind, Event, GpuOptions, LoadOptions, Picture, Pipeline, Progress, Reached,
-    Request, Result, StageResult, embedded,
+    Engine, Error, ErrorKind, Event, GpuOptions, LoadOptions, Metadata, Picture, Pipeline,
+    Progress, Reached, Request, Result, StageResult, embedded,
 };
 
 fn pipeline(engine: &Engine, keep_loaded: bool) -> Pipeline {
@@ -197,6 +197,30 @@ impl Progress for Keeper {
 }
 
 #[test]
+fn what_is_kept_loaded_stays_so_after_an_error() {
+    #[derive(Default)]
+    struct Loads(Vec<&'static str>, bool);
+    impl Progress for Loads {
+        fn event(&mut self, event: Event) -> Result<()> {
+            match event {
+                Event::Loading(what) => self.0.push(what),
+                Event::Decoding(_) if self.1 => return Err(Error::cancelled()),
+                _ => {}
+            }
+            Ok(())
+        }
+    }
+    let mut pipeline = pipeline(&own(), true);
+    let mut loads = Loads(Vec::new(), true);
+    let error = pipeline.generate(&request(8), &mut loads).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled);
+    assert!(loads.0.contains(&"autoencoder"), "{:?}", loads.0);
+    let mut loads = Loads::default();
+    pipeline.generate(&request(8), &mut loads).unwrap();
+    assert!(!loads.0.contains(&"autoencoder"), "{:?}", loads.0);
+}
+
+#[test]
 fn a_run_goes_on_from_any_stage() {
     let engine = own();
     let mut pipeline = pipeline(&engine, true);
@@ -213,11 +237,17 @@ fn a_run_goes_on_from_any_stage() {
     assert_eq!((stage, latents.height, latents.width, latents.channels), (1, 8, 14, 4));
     let mut base = Stages::default();
     pipeline.generate(&request(8), &mut base).unwrap();
-    let mut first = Reached::new(metadata);
+    let mut first = Reached::new(metadata.clone());
     first.add(0, &base.0[0].0);
     for reached in [&first, &all] {
         assert!(pipeline.resume(&request(8), reached, &mut ()).unwrap() == whole);
     }
+
+    assert_eq!(first.made_elsewhere(&metadata), None);
+    let elsewhere = Metadata { device: "another".into(), ..metadata.clone() };
+    assert!(first.made_elsewhere(&elsewhere).unwrap().contains("another"));
+    let earlier = Metadata { version: "0.0.1".into(), ..metadata };
+    assert!(Reached::new(earlier).check(&elsewhere).is_ok(), "neither is refused");
 
     let error = pipeline.resume(&request(9), &first, &mut ()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Usage);

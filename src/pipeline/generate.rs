@@ -9,7 +9,7 @@ use super::picture::{DevicePicture, Picture};
 use super::reached::Reached;
 use super::request::{Defaults, Request};
 use crate::error::{Error, Result};
-use crate::gpu::Engine;
+use crate::gpu::{DeviceTensor, Engine};
 use crate::models::vae::VaeConfig;
 use crate::sampling::{Noise, Schedule, restart_step};
 use crate::scalediff::{
@@ -162,7 +162,7 @@ impl Pipeline {
         reached: Option<(u32, Latents)>,
         keep_picture: bool,
         progress: &mut dyn Progress,
-    ) -> Result<(StageResult, Option<crate::gpu::DeviceTensor>)> {
+    ) -> Result<(StageResult, Option<DeviceTensor>)> {
         let Job { guidance, options, schedule, vae, size } = self.job(request)?;
         let negative = request.negative_prompt.as_deref();
         let prompts = Prompts { positive: &request.prompt, negative, guidance };
@@ -171,31 +171,34 @@ impl Pipeline {
             Some((stage, _)) if *stage == size.stages => None,
             _ => Some(self.family.denoiser(&prompts, &size, progress)?),
         };
-        progress.event(Event::Loading("autoencoder"))?;
         let mut codec = match self.codec.take() {
             Some(codec) => codec,
-            None => VaeCodec::load(&self.model)?,
+            None => {
+                progress.event(Event::Loading("autoencoder"))?;
+                VaeCodec::load(&self.model)?
+            }
         };
         codec.keep_picture = keep_picture;
 
-        let channels = vae.latent_channels;
+        let channels = vae.latent_channels as usize;
         let mut noise = |noise: Noise, h: u32, w: u32| {
-            let planes = request.rng.randn(noise.seed(request.seed), (channels * h * w) as usize);
-            channels_last(&planes, channels as usize)
+            let count = channels * h as usize * w as usize;
+            channels_last(&request.rng.randn(noise.seed(request.seed), count), channels)
         };
         let gpu = &self.engine;
-        let last = match (denoiser, reached) {
+        let made = match (denoiser, reached) {
             (None, Some((stage, latents))) => {
-                resume_stage(&mut codec, &size, stage, latents, progress)?
+                resume_stage(&mut codec, &size, stage, latents, progress)
             }
-            (None, None) => return Err(Error::internal("a run without a denoiser")),
+            (None, None) => Err(Error::internal("a run without a denoiser")),
             (Some(denoiser), reached) => {
                 let cascade = Cascade { gpu, denoiser, codec: &mut codec, schedule, options };
-                cascade.run(&size, reached, &mut noise, progress)?
+                cascade.run(&size, reached, &mut noise, progress)
             }
         };
         let picture = codec.picture.take();
+        // Kept after an error too: the next picture may do without loading.
         self.codec = self.keep_loaded.then_some(codec);
-        Ok((last, picture))
+        Ok((made?, picture))
     }
 }

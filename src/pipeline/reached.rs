@@ -101,7 +101,14 @@ impl Reached {
         Ok(Some((stage, Latents { height, width, channels, values })))
     }
 
-    /// Whether a run described by `other` goes on from here; the device may be another.
+    /// Where the run was made, if not as `other`: by another version, or on another device.
+    pub fn made_elsewhere(&self, other: &Metadata) -> Option<String> {
+        let place = |m: &Metadata| format!("scalediff {} on {}", m.version, m.device);
+        let (there, here) = (place(&self.metadata), place(other));
+        (there != here).then(|| format!("the latents were made by {there}, this is {here}"))
+    }
+
+    /// Whether a run described by `other` goes on from here; another version or device is only logged.
     ///
     /// # Errors
     /// What differs.
@@ -126,6 +133,11 @@ impl Reached {
             })
             .collect();
         if differing.is_empty() {
+            if let Some(elsewhere) = self.made_elsewhere(other) {
+                log::warn!(
+                    "{elsewhere}: the picture may differ a little from an uninterrupted run's"
+                );
+            }
             return Ok(());
         }
         Err(Error::usage(format!(
