@@ -11,7 +11,9 @@
 #import quotient
 struct Params {
     first_group: u32,
-    groups_in_all: u32,   // items × groups
+    groups_in_all: u32,   // items of this launch × groups
+    item0: u32,           // first item of this launch
+    part_row0: u32,       // first row of part that is bound, of 2 for each chunk
     channels: u32,
     groups: u32,
     chunks: u32,          // chunks per item
@@ -32,23 +34,25 @@ fn main(at: Invocation) {
     let id = group_index(at.wid, at.nwg) * ROWS + at.index / LANES;
     let lane = at.index % LANES;
     let group = min(id, params.groups_in_all - 1u);
-    let item = quotient(group, params.groups);
+    let of_launch = quotient(group, params.groups);
+    let item = params.item0 + of_launch;
     let cpg = quotient(params.channels, params.groups);
-    let c0 = (group - item * params.groups) * cpg;
+    let c0 = (group - of_launch * params.groups) * cpg;
     let stride = ((params.channels + 3u) / 4u) * 4u;
+    let start = (item * params.chunks * 2u - params.part_row0) * stride + c0;
     let entries = params.chunks * cpg;
     let n = f32(params.rows_per_item) * f32(cpg);
 
     var sum = 0.0;
     for (var e = lane; e < entries; e += LANES) {
         let chunk = quotient(e, cpg);
-        sum += part[(item * params.chunks + chunk) * 2u * stride + c0 + e - chunk * cpg] * count_of(chunk);
+        sum += part[start + chunk * 2u * stride + e - chunk * cpg] * count_of(chunk);
     }
     let mean = lanes_sum(sum, at) / n;
     var square = 0.0;
     for (var e = lane; e < entries; e += LANES) {
         let chunk = quotient(e, cpg);
-        let p = (item * params.chunks + chunk) * 2u * stride + c0 + e - chunk * cpg;
+        let p = start + chunk * 2u * stride + e - chunk * cpg;
         let d = part[p] - mean;
         square += part[p + stride] + count_of(chunk) * d * d;
     }

@@ -1,7 +1,8 @@
 //! Group normalisation, optionally with SiLU, of one tensor or of two joined on channels.
 //!
 //! Three kernels: statistics per chunk of rows and channel, their merge per group, and the
-//! application. Chunks depend on the shape alone, so the sums are the same however work is cut.
+//! application. Chunks depend on the shape and the device's class, not on its limits, so the sums are the same
+//! however work is cut.
 
 use bytemuck::NoUninit;
 
@@ -44,6 +45,8 @@ pub struct StatsParams {
 pub struct MergeParams {
     pub first_group: u32,
     pub groups_in_all: u32,
+    pub item0: u32,
+    pub part_row0: u32,
     pub channels: u32,
     pub groups: u32,
     pub chunks: u32,
@@ -79,12 +82,18 @@ pub struct GroupNorm {
     pub silu: bool,
 }
 
-/// Rows of one chunk: enough chunks to fill the device and none shorter than 32 rows, but so few rows
-/// that the few chunks that a launch binds at least stay small.
+/// Bytes that a launch binds at least, of rows for the statistics and of statistics for their merge, where the
+/// shape lets both be so few.
+const BOUND_BYTES: u32 = 1 << 20;
+
+/// Rows of one chunk: enough chunks to fill the device and none shorter than 32 rows; but no more chunks than
+/// the merge, which takes those of an item at once, and no more rows than the statistics should bind.
 pub fn rows_per_chunk(caps: &Caps, rows_per_item: u32, channels: u32) -> u32 {
-    let chunks = if caps.class == DeviceClass::Cpu { 128 } else { 1024 };
-    let most = ((1 << 18) / channels.max(1)).clamp(32, 4096);
-    rows_per_item.div_ceil(chunks).clamp(32, most).min(rows_per_item.max(1))
+    let row_bytes = 4 * channels.max(1).next_multiple_of(4);
+    let most_chunks = (BOUND_BYTES / (2 * row_bytes)).max(1);
+    let fill = if caps.class == DeviceClass::Cpu { 128 } else { 1024 };
+    let most = (BOUND_BYTES / row_bytes).clamp(32, 4096);
+    rows_per_item.div_ceil(most_chunks.min(fill)).clamp(32, most).min(rows_per_item.max(1))
 }
 
 /// Whether lanes take two vec4s at a time.
@@ -213,17 +222,25 @@ pub fn record(
         });
 
     let fold = g.tensor(Shape::new(items, 2, 1, channels), DType::F32);
-    let groups_in_all = items * norm.groups;
     let lanes_per_row = reduce(&caps).1;
     g.op(&MERGE, choose_merge(&caps))
-        .read(part, Window::Whole)
+        .read(
+            part,
+            Window::Map(Box::new(move |items| {
+                2 * chunks_per_item * items.start..2 * chunks_per_item * items.end
+            })),
+        )
         .read(norm.weight, Window::Whole)
         .write(fold, Window::Whole)
-        .over(groups_in_all, 0)
-        .launch(move |_| {
+        .over(items, 0)
+        .row_step(1)
+        .launch(move |chunk| {
+            let groups_in_all = chunk.row_count() * norm.groups;
             let params = MergeParams {
                 first_group: 0,
                 groups_in_all,
+                item0: chunk.rows.start,
+                part_row0: chunk.first(0),
                 channels,
                 groups: norm.groups,
                 chunks: chunks_per_item,
@@ -269,6 +286,25 @@ mod tests {
     use super::*;
     use crate::gpu::Limits;
     use crate::graph::split;
+
+    /// Two branches of SDXL's U-Net at 1024² and at 2048².
+    #[test]
+    fn norms_of_the_unet_split_within_a_mebibyte() {
+        let limits = Limits { binding_bytes: 1 << 20, ..Limits::WEBGPU };
+        for class in [DeviceClass::Cpu, DeviceClass::Discrete] {
+            for (side, channels) in [(128, 320), (128, 960), (256, 320), (64, 1920), (64, 2560)] {
+                let mut g = Graph::new(Caps { class, ..Caps::FLOOR });
+                let x = g.input("x", Shape::new(2, side, side, channels), DType::F16);
+                let affine = g.input("affine", Shape::matrix(1, channels), DType::F32);
+                let norm =
+                    GroupNorm { weight: affine, bias: affine, groups: 32, eps: 1e-5, silu: true };
+                record(&mut g, x, None, norm, DType::F16).unwrap();
+                for op in g.ops() {
+                    split(&g, op, &limits).unwrap_or_else(|e| panic!("{side}² × {channels}: {e}"));
+                }
+            }
+        }
+    }
 
     #[test]
     fn pictures_of_every_size_split_within_the_floors_binding() {
