@@ -1,4 +1,4 @@
-// Windows (see gather_windows.wgsl) back to a picture, averaged where they overlap:
+// Windows (see lib/windows.wgsl) back to a picture, averaged where they overlap:
 //   y[b, i, j, :] = before[b, i, j, :] + 1/n · sum over the windows k of this group that hold (i, j) of p[b · count + k, .., ..]
 //   n is the number of windows of all groups that hold (i, j), so that groups simply add up.
 //   p [items × count, window_h, window_w, channels];  before, y [items, h, w, channels].
@@ -6,25 +6,7 @@
 #bind read before
 #bind write y
 #import grid
-struct Params {
-    first_group: u32,
-    lanes: u32,    // rows of this launch × c4
-    row0: u32,     // first row of this launch; before and y are bound there
-    channels: u32,
-    h: u32,
-    w: u32,
-    window_h: u32,
-    window_w: u32,
-    stride_h: u32, // from window to window
-    stride_w: u32,
-    rows: u32,     // windows along the height
-    columns: u32,  // windows along the width
-    first: u32,    // number of the first window of this group
-    count: u32,    // windows of this group
-}
-var<immediate> params: Params;
-
-fn corner(k: u32, stride: u32, window: u32, len: u32) -> u32 { return min(k * stride, len - window); }
+#import windows
 
 // The windows of one axis that hold `at`: the first, and the one after the last.
 fn holders(at: u32, stride: u32, window: u32, len: u32, windows: u32) -> vec2<u32> {
@@ -52,8 +34,8 @@ fn main(@builtin(local_invocation_index) lid: u32, @builtin(workgroup_id) wid: v
             let k = i * params.columns + j;
             if (k < params.first || k >= params.first + params.count) { continue; }
             let window = item * params.count + k - params.first;
-            let dy = y - corner(i, params.stride_h, params.window_h, params.h);
-            let dx = x - corner(j, params.stride_w, params.window_w, params.w);
+            let dy = y - corner_y(i);
+            let dx = x - corner_x(j);
             let source = (window * params.window_h + dy) * params.window_w + dx;
             sum += load_p(source * c4s + lane % c4s);
         }

@@ -9,7 +9,7 @@ use bytemuck::NoUninit;
 use super::lanes::{WG, check_lanes, fits, groups_for};
 use crate::error::Result;
 use crate::gpu::Caps;
-use crate::graph::{Graph, Launch, Window};
+use crate::graph::{Chunk, Graph, Launch, Window};
 use crate::shader::{KernelSpec, Variant};
 use crate::tensor::{DType, Shape, Tensor};
 
@@ -77,6 +77,29 @@ impl WindowGrid {
         }
     }
 
+    /// A chunk of the rows of `out`, either kernel's result, from or to some windows.
+    fn launch(&self, chunk: &Chunk, out: Shape, windows: &Range<u32>) -> Launch {
+        let lanes = chunk.row_count() * out.stride4();
+        let (rows, columns) = self.counts();
+        let params = Params {
+            first_group: 0,
+            lanes,
+            row0: chunk.rows.start,
+            channels: out.channels,
+            h: self.height,
+            w: self.width,
+            window_h: self.window_h,
+            window_w: self.window_w,
+            stride_h: self.stride_h,
+            stride_w: self.stride_w,
+            rows,
+            columns,
+            first: windows.start,
+            count: windows.end - windows.start,
+        };
+        Launch::new(&params, groups_for(lanes))
+    }
+
     /// Refuses a picture or a range of windows that are not this grid's.
     fn check(&self, g: &Graph, picture: Shape, windows: &Range<u32>) -> Result<()> {
         let Self { height, width, .. } = *self;
@@ -88,29 +111,10 @@ impl WindowGrid {
     }
 }
 
-/// Parameters of `gather_windows`.
+/// Parameters of both kernels.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, NoUninit)]
-pub struct GatherParams {
-    pub first_group: u32,
-    pub lanes: u32,
-    pub row0: u32,
-    pub channels: u32,
-    pub h: u32,
-    pub w: u32,
-    pub window_h: u32,
-    pub window_w: u32,
-    pub stride_h: u32,
-    pub stride_w: u32,
-    pub columns: u32,
-    pub first: u32,
-    pub count: u32,
-}
-
-/// Parameters of `average_windows`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, NoUninit)]
-pub struct AverageParams {
+pub struct Params {
     pub first_group: u32,
     pub lanes: u32,
     pub row0: u32,
@@ -146,25 +150,7 @@ pub fn gather(g: &mut Graph, x: Tensor, grid: WindowGrid, windows: Range<u32>) -
         .read(x, Window::Whole)
         .write(y, Window::Rows)
         .over(shape.rows(), 0)
-        .launch(move |chunk| {
-            let lanes = chunk.row_count() * shape.stride4();
-            let params = GatherParams {
-                first_group: 0,
-                lanes,
-                row0: chunk.rows.start,
-                channels: shape.channels,
-                h: grid.height,
-                w: grid.width,
-                window_h: grid.window_h,
-                window_w: grid.window_w,
-                stride_h: grid.stride_h,
-                stride_w: grid.stride_w,
-                columns: grid.counts().1,
-                first: windows.start,
-                count: windows.end - windows.start,
-            };
-            Launch::new(&params, groups_for(lanes))
-        });
+        .launch(move |chunk| grid.launch(chunk, shape, &windows));
     Ok(y)
 }
 
@@ -206,27 +192,7 @@ pub fn average(
         .read_opt(before, Window::Rows)
         .write(y, Window::Rows)
         .over(shape.rows(), 0)
-        .launch(move |chunk| {
-            let lanes = chunk.row_count() * shape.stride4();
-            let (rows, columns) = grid.counts();
-            let params = AverageParams {
-                first_group: 0,
-                lanes,
-                row0: chunk.rows.start,
-                channels: shape.channels,
-                h: grid.height,
-                w: grid.width,
-                window_h: grid.window_h,
-                window_w: grid.window_w,
-                stride_h: grid.stride_h,
-                stride_w: grid.stride_w,
-                rows,
-                columns,
-                first: windows.start,
-                count,
-            };
-            Launch::new(&params, groups_for(lanes))
-        });
+        .launch(move |chunk| grid.launch(chunk, shape, &windows));
     Ok(y)
 }
 

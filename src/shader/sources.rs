@@ -42,6 +42,7 @@ pub const SOURCES: &[(&str, &str)] = sources![
     "lib/reduce/shared.wgsl",
     "lib/reduce/subgroup.wgsl",
     "lib/softmax.wgsl",
+    "lib/windows.wgsl",
     "norm/group_norm_stats.wgsl",
     "norm/group_norm_merge.wgsl",
     "norm/group_norm_apply.wgsl",
