@@ -1,84 +1,52 @@
 //! The cascade's sampling on the device, with a formula for a denoiser, against the same steps in f64.
 
+mod common;
+
 use std::cell::RefCell;
-use std::rc::Rc;
 
 use scalediff::error::Result;
-use scalediff::gpu::{Gpu, GpuOptions, Slabs};
+use scalediff::gpu::{Gpu, GpuOptions};
 use scalediff::graph::{Graph, Pulse};
 use scalediff::kernels::latent::{StepCoefficients, lift};
 use scalediff::kernels::silu;
 use scalediff::sampling::{Noise, Rng, Sampler, SamplerChoice, Schedule, Scheduler};
 use scalediff::scalediff::{
-    Attention, Cascade, CascadeOptions, Codec, Coefficients, Denoiser, Event, Filter, Latents,
-    Prediction, Progress, SizePlan, StageAttention,
+    Attention, Cascade, CascadeOptions, Codec, Coefficients, Event, Filter, Latents, Prediction,
+    Progress, SizePlan, StageAttention,
 };
 use scalediff::tensor::{DType, Tensor};
 use serde_json::json;
 
+use common::{CFG, Stub};
+
 const SEED: u64 = 5;
 const STEPS: usize = 10;
 const RESTART: usize = 4;
-const CFG: f32 = 3.0;
 /// What each branch adds, the negative one first.
 const SHIFTS: [f32; 2] = [-0.4, 0.3];
-
-/// silu(k(t) · input + shift), element by element.
-struct Formula {
-    slabs: Slabs,
-    /// The branches of every prediction recorded.
-    recorded: Rc<RefCell<Vec<u32>>>,
-}
 
 fn slope(timestep: f32) -> f32 {
     0.6 + 0.0002 * timestep
 }
 
-impl Denoiser for Formula {
-    fn latent_channels(&self) -> u32 {
-        4
-    }
+/// Records silu(k(t) · input + shift), element by element.
+fn formula(g: &mut Graph, input: Tensor, branches: u32) -> Result<Prediction> {
+    assert_eq!(input.shape.batch, branches);
+    let time = g.input("time", StepCoefficients::SHAPE, DType::F32);
+    let shift = g.input("shift", input.shape, DType::F32);
+    let sum = lift(g, input.shape, [Some(input), Some(shift), None], None, time)?;
+    let item = (input.shape.elems() / u64::from(branches)) as usize;
+    let shifts = &SHIFTS[SHIFTS.len() - branches as usize..];
+    Ok(Prediction {
+        output: silu::record(g, sum, DType::F32)?,
+        step: vec![time],
+        fixed: vec![(shift, shifts.iter().flat_map(|s| vec![*s; item]).collect())],
+    })
+}
 
-    fn branches(&self) -> u32 {
-        2
-    }
-
-    fn guidance(&self) -> f32 {
-        CFG
-    }
-
-    fn input_dtype(&self) -> DType {
-        DType::F32
-    }
-
-    fn predict(
-        &self,
-        g: &mut Graph,
-        input: Tensor,
-        branches: u32,
-        _: Attention,
-    ) -> Result<Prediction> {
-        self.recorded.borrow_mut().push(branches);
-        assert_eq!(input.shape.batch, branches);
-        let time = g.input("time", StepCoefficients::SHAPE, DType::F32);
-        let shift = g.input("shift", input.shape, DType::F32);
-        let sum = lift(g, input.shape, [Some(input), Some(shift), None], None, time)?;
-        let item = (input.shape.elems() / u64::from(branches)) as usize;
-        let shifts = &SHIFTS[SHIFTS.len() - branches as usize..];
-        Ok(Prediction {
-            output: silu::record(g, sum, DType::F32)?,
-            step: vec![time],
-            fixed: vec![(shift, shifts.iter().flat_map(|s| vec![*s; item]).collect())],
-        })
-    }
-
-    fn step_values(&self, timestep: f32) -> Vec<Vec<f32>> {
-        vec![Coefficients::sum(slope(timestep), 1.0, 0.0).values().to_vec()]
-    }
-
-    fn slabs(&self) -> &Slabs {
-        &self.slabs
-    }
+/// Its k(t).
+fn step_values(timestep: f32) -> Vec<Vec<f32>> {
+    vec![Coefficients::sum(slope(timestep), 1.0, 0.0).values().to_vec()]
 }
 
 /// A latent is a pixel, whose last channel is lost.
@@ -199,8 +167,12 @@ fn every_sampler_steps_as_its_formula_says() {
             let choice = SamplerChoice { sampler: Some(sampler), karras: false };
             let scheduler = Scheduler::from_config(&config, choice).unwrap();
             let schedule = scheduler.schedule(STEPS).unwrap();
-            let branches = Rc::new(RefCell::default());
-            let denoiser = Formula { slabs: Slabs::new(), recorded: Rc::clone(&branches) };
+            let branches = RefCell::new(Vec::new());
+            let predict = |g: &mut Graph, input: Tensor, n: u32, _: Attention| {
+                branches.borrow_mut().push(n);
+                formula(g, input, n)
+            };
+            let denoiser = Stub::new(predict, step_values);
             let options = CascadeOptions {
                 steps: STEPS,
                 restart_ratio: 0.6,

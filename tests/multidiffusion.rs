@@ -1,59 +1,17 @@
 //! Kernel ring: the MultiDiffusion baseline around a model that treats every pixel alone, for which
 //! windows must change nothing.
 
+mod common;
+
 use std::cell::RefCell;
 
-use scalediff::error::Result;
 use scalediff::gpu::{Gpu, GpuOptions, Slabs};
 use scalediff::graph::{Graph, Plan};
 use scalediff::kernels::silu;
 use scalediff::scalediff::{Attention, Denoiser, MultiDiffusion, Prediction};
 use scalediff::tensor::{DType, Shape, Tensor};
 
-/// Predicts silu(x), and notes the shapes that it is called with.
-struct Pointwise {
-    slabs: Slabs,
-    seen: RefCell<Vec<Shape>>,
-}
-
-impl Denoiser for Pointwise {
-    fn latent_channels(&self) -> u32 {
-        4
-    }
-
-    fn branches(&self) -> u32 {
-        2
-    }
-
-    fn guidance(&self) -> f32 {
-        3.0
-    }
-
-    fn input_dtype(&self) -> DType {
-        DType::F32
-    }
-
-    fn predict(
-        &self,
-        g: &mut Graph,
-        input: Tensor,
-        _branches: u32,
-        attention: Attention,
-    ) -> Result<Prediction> {
-        assert_eq!(attention, Attention::Full);
-        self.seen.borrow_mut().push(input.shape);
-        let output = silu::record(g, input, DType::F32)?;
-        Ok(Prediction { output, step: Vec::new(), fixed: Vec::new() })
-    }
-
-    fn step_values(&self, timestep: f32) -> Vec<Vec<f32>> {
-        vec![vec![timestep]]
-    }
-
-    fn slabs(&self) -> &Slabs {
-        &self.slabs
-    }
-}
+use common::Stub;
 
 #[test]
 fn windows_change_nothing_for_a_model_that_sees_single_pixels() {
@@ -66,7 +24,14 @@ fn windows_change_nothing_for_a_model_that_sees_single_pixels() {
         ((19, 23), (8, 9), true, 9),
         ((8, 8), (8, 8), false, 1),
     ] {
-        let model = Pointwise { slabs: Slabs::new(), seen: RefCell::default() };
+        let seen = RefCell::new(Vec::<Shape>::new());
+        let pointwise = |g: &mut Graph, input: Tensor, _: u32, attention: Attention| {
+            assert_eq!(attention, Attention::Full);
+            seen.borrow_mut().push(input.shape);
+            let output = silu::record(g, input, DType::F32)?;
+            Ok(Prediction { output, step: Vec::new(), fixed: Vec::new() })
+        };
+        let model = Stub::new(pointwise, |timestep| vec![vec![timestep]]);
         let baseline = MultiDiffusion::new(&model, base, (height, width), apart);
         let mut g = Graph::new(gpu.caps().clone());
         let x = g.input("x", Shape::new(2, height, width, 4), DType::F32);
@@ -83,7 +48,7 @@ fn windows_change_nothing_for_a_model_that_sees_single_pixels() {
             let want = v / (1.0 + (-v).exp());
             assert!((got - want).abs() < 1e-5, "{got} for {want}");
         }
-        let seen = model.seen.borrow();
+        let seen = seen.borrow();
         assert_eq!(seen.iter().map(|s| s.batch).sum::<u32>(), 2 * windows);
         // No prediction is much larger than one of the whole picture.
         let most = 2 * (height * width + base.0 * base.1);
