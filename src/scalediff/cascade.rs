@@ -107,13 +107,11 @@ impl Cascade<'_> {
         let Self { gpu, denoiser, codec, schedule, options } = self;
         options.check()?;
         let factor = codec.factor();
-        let mut model = Some(denoiser);
         let mut previous = match reached {
             Some((stage, latents)) => Some(resume_stage(codec, size, stage, latents, progress)?),
             None => None,
         };
         for stage in previous.as_ref().map_or(0, |p| p.stage + 1)..=size.stages {
-            let Some(denoiser) = model.as_deref() else { break };
             let (width, height) = size.stage_size(stage);
             let (h, w) = (height / factor, width / factor);
             let fresh = noise(Noise::Stage(stage), h, w);
@@ -149,14 +147,16 @@ impl Cascade<'_> {
             let steps = options.steps - start.step;
             progress.event(Event::Stage { stage, width, height, steps })?;
             let base = (size.base_height / factor, size.base_width / factor);
-            let windows = options.attention.windows(denoiser, stage, base, (h, w));
-            let denoiser = windows.as_ref().map_or(denoiser, |d| d as &dyn Denoiser);
-            let sampling = Sampling { gpu, denoiser, schedule: &schedule, options, stage, base };
+            let windows = options.attention.windows(denoiser.as_ref(), stage, base, (h, w));
+            let model = windows.as_ref().map_or(denoiser.as_ref(), |d| d as &dyn Denoiser);
+            let sampling =
+                Sampling { gpu, denoiser: model, schedule: &schedule, options, stage, base };
             let latents = sampling.run(start, noise, progress)?;
             check(&latents.values, stage, "latents")?;
             progress.latents(stage, &latents)?;
             if stage == size.stages {
-                model = None;
+                drop(denoiser);
+                return finish_stage(codec, size, stage, latents, progress);
             }
             previous = Some(finish_stage(codec, size, stage, latents, progress)?);
         }
