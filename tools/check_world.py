@@ -22,8 +22,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import load_file, save_file
 
+import small_nets
 import world
 
 FILE = Path(__file__).with_suffix(".safetensors")
@@ -76,9 +76,7 @@ def wanted(prompt):
 
 
 def load():
-    judge = Judge()
-    judge.load_state_dict({k: v.float() for k, v in load_file(FILE).items()})
-    return judge.eval()
+    return small_nets.load(Judge(), FILE)
 
 
 def draw_one(index):
@@ -107,23 +105,15 @@ def train(count=2000, epochs=24):
     x = to_tensor(np.stack([d[0] for d in drawn]))
     y = {k: torch.tensor([ANSWERS[k].index(wanted(p)[k]) for _, p in drawn]) for k in ANSWERS}
     judge = Judge()
-    steps = epochs * count // 50
-    opt = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.02)
-    plan = torch.optim.lr_scheduler.OneCycleLR(opt, 3e-3, steps)
-    for step in range(steps):
+
+    def loss(_):
         i = torch.randint(count, (50,))
         batch = torch.where(torch.rand(50, 1, 1, 1) < 0.5, x[i], x[i].flip(3))
         out = judge(disturb(batch))
-        loss = sum(F.cross_entropy(out[k], y[k][i]) for k in ANSWERS)
-        opt.zero_grad()
-        loss.backward()
-        opt.step()
-        plan.step()
-        if step % 200 == 0:
-            print(f"step {step} of {steps} loss {loss.item():.4f}", flush=True)
-    state = {k: v.half().contiguous() for k, v in judge.state_dict().items()}
-    save_file(state, FILE, metadata={"made_by": "tools/check_world.py train", "seed": str(SEED), "torch": torch.__version__})
-    FILE.chmod(0o644)
+        return sum(F.cross_entropy(out[k], y[k][i]) for k in ANSWERS)
+
+    small_nets.fit(judge, loss, epochs * count // 50, rate=2e-3, peak=3e-3, decay=0.02)
+    small_nets.save(judge, FILE, "tools/check_world.py train", SEED)
 
 
 def other_prompts(prompts):

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import load_file, save_file
 
 import check_world
+import small_nets
 import world
 
 FILE = Path(__file__).with_suffix(".safetensors")
@@ -118,9 +118,7 @@ def areas(mask):
 
 
 def load():
-    finder = Finder()
-    finder.load_state_dict({k: v.float() for k, v in load_file(FILE).items()})
-    return finder.eval()
+    return small_nets.load(Finder(), FILE)
 
 
 def example(index):
@@ -138,21 +136,13 @@ def train(count=3000, epochs=14):
     x = check_world.to_tensor(np.stack([d[0] for d in drawn]))
     y = torch.from_numpy(np.stack([d[1] for d in drawn]))
     finder = Finder()
-    steps = epochs * count // 30
-    opt = torch.optim.AdamW(finder.parameters(), lr=3e-3, weight_decay=0.01)
-    plan = torch.optim.lr_scheduler.OneCycleLR(opt, 4e-3, steps)
-    for step in range(steps):
+
+    def loss(step):
         i = torch.randint(count, (30,))
         batch, want = x[i], y[i]
         if step % 2:
             batch, want = batch.flip(3), want.flip(2)
-        loss = F.binary_cross_entropy_with_logits(finder(check_world.disturb(batch)), want)
-        opt.zero_grad()
-        loss.backward()
-        opt.step()
-        plan.step()
-        if step % 200 == 0:
-            print(f"step {step} of {steps} loss {loss.item():.4f}", flush=True)
-    state = {k: v.half().contiguous() for k, v in finder.state_dict().items()}
-    save_file(state, FILE, metadata={"made_by": "tools/quality train", "seed": str(SEED), "torch": torch.__version__})
-    FILE.chmod(0o644)
+        return F.binary_cross_entropy_with_logits(finder(check_world.disturb(batch)), want)
+
+    small_nets.fit(finder, loss, epochs * count // 30, rate=3e-3, peak=4e-3, decay=0.01)
+    small_nets.save(finder, FILE, "tools/quality train", SEED)
