@@ -207,8 +207,15 @@ impl<'a> Site<'a> {
         self.layout.pieces(tensor, rows).iter().map(of).collect()
     }
 
-    /// Makes the step of one chunk, or none where it launches nothing.
-    fn step(&self, pipeline: &Arc<Pipeline>, op: &Op, chunk: &Chunk) -> Result<Option<Step>> {
+    /// Makes the step of one chunk, or none where it launches nothing. `gathered` are the rows that the steps
+    /// of this op before it brought together for each operand: nothing writes them meanwhile.
+    fn step(
+        &self,
+        pipeline: &Arc<Pipeline>,
+        op: &Op,
+        chunk: &Chunk,
+        gathered: &mut [Range<u32>],
+    ) -> Result<Option<Step>> {
         let launch = (op.launch)(chunk);
         if launch.groups == 0 {
             return Ok(None);
@@ -222,12 +229,16 @@ impl<'a> Site<'a> {
             };
             let mut ranges = self.ranges(tensor, rows)?;
             if ranges.len() > 1 {
+                let is_new = gathered[i] != *rows;
+                gathered[i] = rows.clone();
                 let mut whole =
                     BufferRange { buffer: self.scratch[i].clone(), offset: 0, bytes: 0 };
                 for range in ranges {
                     let at = whole.bytes;
                     whole.bytes += range.bytes;
-                    copies.push(Copy { from: range, to: whole.buffer.clone(), at });
+                    if is_new {
+                        copies.push(Copy { from: range, to: whole.buffer.clone(), at });
+                    }
                 }
                 ranges = vec![whole];
             }
@@ -281,8 +292,9 @@ impl<'a> Site<'a> {
                 )));
             }
             let cells: f64 = chunks.iter().map(work_of).sum();
+            let mut gathered = vec![0..0; op.operands.len()];
             for chunk in chunks {
-                if let Some(mut step) = self.step(&pipeline, op, chunk)? {
+                if let Some(mut step) = self.step(&pipeline, op, chunk, &mut gathered)? {
                     step.op = index;
                     step.flops = op.flops as f64 * work_of(chunk) / cells.max(1.0);
                     steps.push(step);
