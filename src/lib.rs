@@ -86,7 +86,7 @@
 //!
 //! One name, five places: `shaders/<family>/<name>.wgsl` (listed in `src/shader/sources.rs`),
 //! `src/kernels/<name>.rs`, `src/reference/<name>.rs`, a case in
-//! `tests/kernels/cases.rs` (as a `bench::call::Call`), a row in `src/bench/cases.rs`.
+//! `tests/kernels/cases.rs` or a file below it (as a `bench::call::Call`), a row in `src/bench/cases.rs`.
 
 pub mod bench;
 pub mod cli;

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
-use cases::{Case, TEST_CASES};
+use cases::Case;
 use scalediff::bench::call::{Built, Types};
 use scalediff::bench::inputs::Maker;
 use scalediff::error::{ErrorKind, Result};
@@ -195,7 +195,7 @@ fn check_kernel(kernel: &str, must_cut: bool) {
     let mut known = Known::default();
     let mut failures = Vec::new();
     for setup in setups() {
-        let cases = TEST_CASES.iter().filter(|c| c.call.kernel() == kernel);
+        let cases = cases::all().filter(|c| c.call.kernel() == kernel);
         for case in cases.filter(|c| c.name.contains(&filter)) {
             let mut kinds = vec![Types::F32];
             kinds.extend(case.call.is_typed().then_some(Types::F16));
@@ -229,11 +229,11 @@ macro_rules! kernels {
         #[test]
         fn every_kernel_has_cases_and_a_test() {
             let tested = [$($name),*];
-            for case in TEST_CASES {
+            for case in cases::all() {
                 assert!(tested.contains(&case.call.kernel()), "{}", case.name);
             }
             for name in tested {
-                assert!(TEST_CASES.iter().any(|c| c.call.kernel() == name), "{name}: no case");
+                assert!(cases::all().any(|c| c.call.kernel() == name), "{name}: no case");
             }
         }
     };
