@@ -1,6 +1,6 @@
 //! Null ring: checkpoints, tokenizer, schedule and noise, which run on the CPU alone.
 //!
-//! `tests/goldens/host` is made by `tools/goldens/host.py` with torch, diffusers and transformers.
+//! `tests/goldens/host` is made by `tools/goldens/host.py` and `text.py` with torch, diffusers, transformers and sentencepiece.
 
 mod checkpoint;
 mod noise;

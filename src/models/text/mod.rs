@@ -4,4 +4,4 @@ mod clip;
 mod tokenize;
 
 pub use clip::{ClipConfig, ClipEncoder, ClipOutputs};
-pub use tokenize::{ClipTokenizer, Encoded};
+pub use tokenize::{ClipTokenizer, Encoded, T5Tokenizer};
