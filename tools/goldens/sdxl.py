@@ -4,40 +4,19 @@ weights, and what diffusers, transformers and plain torch compute with them.
     python tools/goldens/sdxl.py                     # the committed ones, into tests/goldens
     python tools/goldens/sdxl.py --all --out DIR     # every configuration, into DIR
     python tools/goldens/sdxl.py --probe NAME …      # how visible each epsilon and each GELU kind is
-
-Weights are rounded to the type they are stored in, then everything is computed in float64, so that what a float32
-engine errs is its own. Residual streams are small (`SMALL`), since only there an epsilon shows. Versions and seed
-stand in the metadata of every file.
 """
 
-import argparse
-import json
 import math
-import shutil
-import zlib
-from pathlib import Path
 
-import diffusers
 import torch
 import transformers
-from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
+from diffusers import EulerDiscreteScheduler, UNet2DConditionModel
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
-from safetensors.torch import save_file
 from torch.nn import functional as F
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-SEED = 31415
-SMALL = 0.04
-TYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
-MADE_WITH = {"script": "tools/goldens/sdxl.py", "seed": SEED, "torch": torch.__version__,
-             "diffusers": diffusers.__version__, "transformers": transformers.__version__}
-# Layers that write into a residual stream from something normalised; of the others there only the bias is small.
-WRITERS = ("conv_in", "conv1", "conv2", "time_emb_proj", "proj_in", "to_out.0", "token_embedding",
-           "position_embedding", "out_proj", "fc2")
-STREAM = ("conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv", "post_quant_conv", "proj_out", "ff.net.2")
-# Gains of what would else be drowned: attention near uniform, and the gate whose GELU must show.
-GAINS = {"to_q": 1.5, "to_k": 1.5, "q_proj": 1.5, "k_proj": 1.5, "ff.net.2": 1.5 * SMALL, "proj_out": 0.3,
-         "fc1": 1.5}
+from common import (MADE_WITH, TYPES, bicubic, blocks, cascade, clip_case, decode, encode, factor_of, fresh, low_pass,
+                    main, make_clip, make_vae, mix, normal, plain, randomise, report, run_clip, save_case, save_clip,
+                    save_json, save_vae, save_weights, stage_noise, token_ids, vae_cases)
 
 # Every configuration. `unet`: channels, heads per level, depth per level, layers, groups, levels with attention.
 # `sizes`: (batch, height, width) of latents; `npa`: (batch, height, width, base height, base width).
@@ -91,32 +70,7 @@ CONFIGS = {
         pipeline=dict(height=10, width=14, steps=10, guidance_scale=2.0, stages=2, restart_ratio=0.9, scale_factor=0.25)),
 }
 COMMITTED = ["sdxl-odd", "sdxl-deep"]
-VOCAB = 64
-
-
-def normal(name, *shape, scale=1.0):
-    """Unit normals from a generator of the name's own."""
-    generator = torch.Generator().manual_seed(SEED + zlib.crc32(name.encode()))
-    return torch.randn(*shape, generator=generator, dtype=torch.float32) * scale
-
-
-def randomise(model, label, dtype):
-    """Weights scaled to their fan-in, biases and norms random too; rounded to `dtype`; then in float64."""
-    for name, p in model.named_parameters():
-        layer, kind = name.rsplit(".", 1)
-        ends = lambda names: any(layer == n or layer.endswith("." + n) for n in names)
-        values = normal(f"{label}/{name}", *p.shape)
-        if "norm" in layer.rsplit(".", 1)[-1]:
-            values = 1 + 0.2 * values if kind == "weight" else 0.2 * values
-        elif kind == "bias":
-            values *= 0.2 * (SMALL if ends(WRITERS + STREAM) else 1)
-        elif "embedding" in layer and p.shape[0] in (VOCAB, 77):
-            values *= SMALL
-        else:
-            values /= math.sqrt(p[0].numel())
-            values *= SMALL if ends(WRITERS) else next((g for n, g in GAINS.items() if ends((n,))), 1.0)
-        p.data = values.to(dtype).double()
-    return model.double().eval().requires_grad_(False)
+ENCODERS = ["text_encoder", "text_encoder_2"]
 
 
 # Networks
@@ -136,110 +90,23 @@ def make_unet(c):
         flip_sin_to_cos=u.get("flip", True), freq_shift=u.get("shift", 0))
 
 
-def make_vae(c):
-    v = c["vae"]
-    levels = len(v["channels"])
-    return AutoencoderKL(
-        block_out_channels=v["channels"], layers_per_block=v["layers"], norm_num_groups=v["groups"], latent_channels=4,
-        down_block_types=["DownEncoderBlock2D"] * levels, up_block_types=["UpDecoderBlock2D"] * levels,
-        use_quant_conv=v.get("quant", True), use_post_quant_conv=v.get("quant", True),
-        mid_block_add_attention=v.get("mid", True), scaling_factor=v.get("scaling", 0.13025), sample_size=64)
-
-
-def make_clip(t, projected):
-    config = CLIPTextConfig(
-        vocab_size=VOCAB, hidden_size=t["width"], intermediate_size=3 * t["width"] + 1, num_hidden_layers=t["layers"],
-        num_attention_heads=t["heads"], hidden_act=t["act"], eos_token_id=t["eos"], bos_token_id=0, pad_token_id=1,
-        projection_dim=t["width"] + 2, max_position_embeddings=77)
-    config._attn_implementation = "eager"
-    return (CLIPTextModelWithProjection if projected else CLIPTextModel)(config)
-
-
-def run_clip(model, ids):
-    """The second-to-last state, the pooled state and (with a projection) that projected."""
-    out = model(input_ids=ids, output_hidden_states=True)
-    if isinstance(model, CLIPTextModelWithProjection):
-        return {"penultimate": out.hidden_states[-2], "text_embeds": out.text_embeds}
-    return {"penultimate": out.hidden_states[-2], "pooled": out.pooler_output}
-
-
 # Files
 
 
-def save_weights(c, folder, stem, state, config):
-    """One file or shards with an index; plain names or those of the fp16 variant."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True, default=str) + "\n")
-    state = {k: v.to(TYPES[c["type"]]).contiguous() for k, v in state.items() if not k.endswith("position_ids")}
-    metadata = {"format": "pt", "made_with": json.dumps(MADE_WITH)}
-    variant = ".fp16" if c.get("variant") else ""
-    shards = c.get("shards", 1)
-    if shards == 1:
-        save_file(state, folder / f"{stem}{variant}.safetensors", metadata)
-        return
-    names, place = sorted(state), {}
-    for i in range(shards):
-        file = f"{stem}{variant}-{i + 1:05}-of-{shards:05}.safetensors"
-        part = {n: state[n] for n in names[i::shards]}
-        save_file(part, folder / file, metadata)
-        place |= dict.fromkeys(part, file)
-    index = f"{stem}.safetensors.index{variant}.json"
-    total = sum(v.numel() * v.element_size() for v in state.values())
-    (folder / index).write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": place}, indent=1) + "\n")
-
-
-def old_names(state, how):
-    """A VAE's attention as old checkpoints spell it, with linear layers or with 1×1 convolutions."""
-    spelled = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
-    out = {}
-    for name, value in state.items():
-        for new, old in spelled.items():
-            if ".attentions.0." + new + "." in name:
-                name = name.replace(new, old)
-                if how == "query4d" and value.dim() == 2:
-                    value = value[:, :, None, None]
-        out[name] = value
-    return out
-
-
 def save_model(c, folder, nets):
-    plain = lambda config: {k: v for k, v in dict(config).items() if not callable(v)}
     unet, vae, clips, scheduler = nets
     save_weights(c, folder / "unet", "diffusion_pytorch_model", unet.state_dict(),
                  plain(unet.config) | {"_class_name": "UNet2DConditionModel"})
-    state, how = vae.state_dict(), c["vae"].get("names")
-    save_weights(c, folder / "vae", "diffusion_pytorch_model", old_names(state, how) if how else state,
-                 plain(vae.config) | {"_class_name": "AutoencoderKL"})
-    for i, (t, model) in enumerate(zip(c["clip"], clips)):
-        bare = {k.removeprefix("text_model."): v for k, v in model.state_dict().items()}
-        prefix = lambda k: k if k.startswith("text_projection") or not t["prefix"] else "text_model." + k
-        config = model.config.to_dict() | {"architectures": [type(model).__name__]}
-        save_weights(c, folder / ("text_encoder" if i == 0 else "text_encoder_2"), "model",
-                     {prefix(k): v for k, v in bare.items()}, config)
-    (folder / "scheduler").mkdir()
-    config = plain(scheduler.config) | {"_class_name": "EulerDiscreteScheduler"}
-    (folder / "scheduler/scheduler_config.json").write_text(json.dumps(config, indent=1) + "\n")
+    save_vae(c, folder, vae)
+    for where, t, model in zip(ENCODERS, c["clip"], clips):
+        save_clip(c, folder / where, t, model)
+    save_json(folder / "scheduler/scheduler_config.json",
+              plain(scheduler.config) | {"_class_name": "EulerDiscreteScheduler"})
     index = {"_class_name": "StableDiffusionXLPipeline", "force_zeros_for_empty_prompt": True, "made_with": MADE_WITH}
-    (folder / "model_index.json").write_text(json.dumps(index, indent=1) + "\n")
-
-
-def save_case(folder, name, component, params, rel, inputs, outputs):
-    """Inputs are stored as given (float32 or int64), outputs rounded to float32."""
-    case = {"component": component, "params": params, "tolerance": {"rel": rel}}
-    tensors = {f"in.{k}": v for k, v in inputs.items()} | {f"out.{k}": v for k, v in outputs.items()}
-    tensors = {k: (v if v.dtype == torch.int64 else v.float()).contiguous().clone() for k, v in tensors.items()}
-    save_file(tensors, folder / f"{name}.safetensors", {"case": json.dumps(case), "made_with": json.dumps(MADE_WITH)})
+    save_json(folder / "model_index.json", index)
 
 
 # Neighborhood patch attention, block by block
-
-
-def blocks(length, window):
-    """(queries, keys) of every block of one axis."""
-    step, w = max(window // 2, 1), min(window, length)
-    for start in range(0, length, step):
-        origin = min(max(start - window // 4, 0), max(length - window, 0))
-        yield slice(start, min(start + step, length)), slice(origin, origin + w)
 
 
 def npa(q, k, v, grid, window):
@@ -306,67 +173,29 @@ def run_unet(unet, sample, timestep, context, pooled, time_ids, base=None):
     return with_npa(unet, base, run) if base else run()
 
 
-# The method, plainly
-
-
-def bicubic(x, height, width):
-    return F.interpolate(x, (height, width), mode="bicubic", align_corners=False)
-
-
-def low_pass(x, scale_factor):
-    h, w = x.shape[2:]
-    low = (max(1, int(h * scale_factor)), max(1, int(w * scale_factor)))
-    low = F.interpolate(x, low, mode="bilinear", align_corners=False, antialias=True)
-    return F.interpolate(low, (h, w), mode="bilinear", align_corners=False)
-
-
-def mix(reference, x, weight, scale_factor):
-    return x + weight * (low_pass(reference, scale_factor) - low_pass(x, scale_factor))
-
-
-def decode(vae, z):
-    return vae.decode(z, return_dict=False)[0]
-
-
-def encode(vae, x):
-    return vae.encode(x).latent_dist.mean
-
-
-def cascade(nets, p, embeds, noise):
+def run_cascade(nets, p, embeds, noise):
     """All stages; `embeds` are (context, pooled) with the negative branch first, or one branch."""
     unet, vae, _, scheduler = nets
     scheduler.set_timesteps(p["steps"])
     sigmas, timesteps = scheduler.sigmas.double(), scheduler.timesteps
-    scaling, n, factor = vae.config.scaling_factor, p["steps"], 2 ** (len(vae.config.block_out_channels) - 1)
-    base, restart = (p["height"] // factor, p["width"] // factor), int(n * (1 - p["restart_ratio"]))
+    base = (p["height"] // factor_of(vae), p["width"] // factor_of(vae))
     context, pooled = embeds
     ids = torch.tensor([[p["height"], p["width"], 0, 0, p["height"], p["width"]]], dtype=torch.float64)
     one_minus_abar = lambda i: sigmas[i] ** 2 / (1 + sigmas[i] ** 2)
-    out = {}
-    for stage in range(p["stages"] + 1):
-        if stage == 0:
-            x, first = noise[0].double() * scheduler.init_noise_sigma, 0
-        else:
-            lifted = bicubic(x, 2 * x.shape[2], 2 * x.shape[3])
-            encoded = encode(vae, bicubic(image, 2 * image.shape[2], 2 * image.shape[3])) * scaling
-            reference = mix(lifted, encoded, 1.0, p["scale_factor"])
-            x, first = reference + sigmas[restart] * noise[stage].double(), restart
-        for i in range(first, n):
-            sigma = sigmas[i]
-            scaled = (x / (sigma**2 + 1).sqrt()).expand(len(context), -1, -1, -1)
-            o = run_unet(unet, scaled, timesteps[i], context, pooled, ids.expand(len(context), -1), base if stage else None)
-            if len(context) == 2:
-                o = o[:1] + p["guidance_scale"] * (o[1:] - o[:1])
-            if scheduler.config.prediction_type == "epsilon":
-                x0 = x - sigma * o
-            else:
-                x0 = x / (sigma**2 + 1) - o * sigma / (sigma**2 + 1).sqrt()
-            if stage:
-                x0 = mix(reference, x0, one_minus_abar(i) / one_minus_abar(first), p["scale_factor"])
-            x = x + (sigmas[i + 1] - sigma) * (x - x0) / sigma
-        image = decode(vae, x / scaling)
-        out |= {f"latents.{stage}": x, f"image.{stage}": image}
-    return out
+
+    def clean(x, i, stage):
+        sigma = sigmas[i]
+        scaled = (x / (sigma**2 + 1).sqrt()).expand(len(context), -1, -1, -1)
+        o = run_unet(unet, scaled, timesteps[i], context, pooled, ids.expand(len(context), -1), base if stage else None)
+        if len(context) == 2:
+            o = o[:1] + p["guidance_scale"] * (o[1:] - o[:1])
+        if scheduler.config.prediction_type == "epsilon":
+            return x - sigma * o
+        return x / (sigma**2 + 1) - o * sigma / (sigma**2 + 1).sqrt()
+
+    return cascade(p, vae, noise, sigmas, start=lambda noise: noise * scheduler.init_noise_sigma,
+                   renoise=lambda reference, noise, sigma: reference + sigma * noise, clean=clean,
+                   weight=lambda i, first: one_minus_abar(i) / one_minus_abar(first))
 
 
 # Cases
@@ -379,20 +208,6 @@ def conditions(c, label, batch):
             "text_embeds": normal(f"{label}/pooled", batch, c["clip"][1]["width"] + 2), "time_ids": time_ids}
 
 
-def token_ids(label, eos, batch):
-    """Ids with larger ones than `eos` before it; under the old rule (2) the largest occurs twice."""
-    generator = torch.Generator().manual_seed(SEED + zlib.crc32(label.encode()))
-    ids = torch.randint(3, VOCAB - 1, (batch, 77), generator=generator)
-    end = VOCAB - 1 if eos == 2 else eos
-    ids[ids == end] = 3
-    for row in ids:
-        at = int(torch.randint(2, 60, (1,), generator=generator))
-        row[at] = end
-        row[at + 5 :] = end if eos == 2 else 0
-    ids[:, 0] = 0
-    return ids
-
-
 def unet_cases(name, c, unet, out):
     sizes = [(*s, None) for s in c["sizes"]] + [(*s[:3], s[3:]) for s in c["npa"]]
     for i, (batch, h, w, base) in enumerate(sizes):
@@ -403,16 +218,6 @@ def unet_cases(name, c, unet, out):
         y = run_unet(unet, d["sample"], inputs["timestep"][0], d["encoder_hidden_states"], d["text_embeds"], d["time_ids"], base)
         params = {"npa": {"base_height": base[0], "base_width": base[1]}} if base else {}
         save_case(out, f"unet-npa-{i}" if base else f"unet-{i}", "unet", params, 1e-5, inputs, {"sample": y})
-
-
-def vae_cases(name, c, vae, out):
-    factor = 2 ** (len(c["vae"]["channels"]) - 1)
-    for i, (batch, h, w) in enumerate([(1, 9, 13), (2, 6, 5)]):
-        z = normal(f"{name}/latents{i}", batch, 4, h, w)
-        save_case(out, f"vae_decoder-{i}", "vae_decoder", {}, 1e-5, {"latents": z}, {"image": decode(vae, z.double())})
-        odd = i * (factor - 1)  # the second picture is no multiple of the factor
-        image = normal(f"{name}/image{i}", batch, 3, h * factor + odd, w * factor + odd, scale=0.5)
-        save_case(out, f"vae_encoder-{i}", "vae_encoder", {}, 1e-5, {"image": image}, {"mean": encode(vae, image.double())})
 
 
 def op_cases(name, out):
@@ -439,9 +244,7 @@ def op_cases(name, out):
 
 def pipeline_case(name, c, nets, out):
     p, vae, clips = c["pipeline"], nets[1], nets[2]
-    factor = 2 ** (len(vae.config.block_out_channels) - 1)
-    noise = [normal(f"{name}/noise{s}", 1, 4, (p["height"] << s) // factor, (p["width"] << s) // factor)
-             for s in range(p["stages"] + 1)]
+    noise = stage_noise(name, p, vae)
     inputs = {f"noise.{i}": v for i, v in enumerate(noise)}
     rows = []
     for which in ("negative", "prompt"):
@@ -451,20 +254,17 @@ def pipeline_case(name, c, nets, out):
         rows.append((torch.cat([a["penultimate"], b["penultimate"]], -1), b["text_embeds"]))
     rows = rows if p["guidance_scale"] > 1 else rows[1:]
     embeds = tuple(torch.cat(part) for part in zip(*rows))
-    save_case(out, "pipeline", "pipeline", {**p, "encode": "mean"}, 2e-5, inputs, cascade(nets, p, embeds, noise))
+    save_case(out, "pipeline", "pipeline", {**p, "encode": "mean"}, 2e-5, inputs, run_cascade(nets, p, embeds, noise))
 
 
 def make(name, root):
-    c, folder = CONFIGS[name], root / name
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "cases").mkdir(parents=True)
-    nets, out = networks(name, c), folder / "cases"
+    c, (folder, out) = CONFIGS[name], fresh(root, name)
+    nets = networks(name, c)
     save_model(c, folder / "model", nets)
     unet_cases(name, c, nets[0], out)
-    vae_cases(name, c, nets[1], out)
-    for i, (t, model) in enumerate(zip(c["clip"], nets[2])):
-        ids, where = token_ids(f"{name}/clip{i}", t["eos"], 2), "text_encoder" if i == 0 else "text_encoder_2"
-        save_case(out, where, "clip_text", {"subfolder": where}, 1e-5, {"input_ids": ids}, run_clip(model, ids))
+    vae_cases(name, nets[1], out)
+    for i, (where, t, model) in enumerate(zip(ENCODERS, c["clip"], nets[2])):
+        clip_case(name, where, f"clip{i}", t, model, out)
     for steps in (3, 10):
         nets[3].set_timesteps(steps)
         save_case(out, f"schedule-{steps}", "schedule", {"steps": steps}, 1e-6, {},
@@ -472,15 +272,14 @@ def make(name, root):
     if c.get("ops"):
         op_cases(name, out)
     pipeline_case(name, c, nets, out)
-    size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
-    print(f"{folder}: {size / 1e6:.2f} MB", flush=True)
+    report(folder)
 
 
 def networks(name, c):
     dtype = TYPES[c["type"]]
     schedule = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear") | c["schedule"]
     clips = [randomise(make_clip(t, i == 1), f"{name}/clip{i}", dtype) for i, t in enumerate(c["clip"])]
-    return (randomise(make_unet(c), f"{name}/unet", dtype), randomise(make_vae(c), f"{name}/vae", dtype), clips,
+    return (randomise(make_unet(c), f"{name}/unet", dtype), randomise(make_vae(c["vae"]), f"{name}/vae", dtype), clips,
             EulerDiscreteScheduler(**schedule))
 
 
@@ -538,15 +337,4 @@ def probe(name):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[2] / "tests/goldens")
-    parser.add_argument("--all", action="store_true")
-    parser.add_argument("--probe", nargs="+", default=[])
-    parser.add_argument("names", nargs="*")
-    args = parser.parse_args()
-    torch.set_grad_enabled(False)
-    for name in args.probe:
-        probe(name)
-    if not args.probe:
-        for name in args.names or (CONFIGS if args.all else COMMITTED):
-            make(name, args.out)
+    main(make, probe, CONFIGS, COMMITTED)
