@@ -5,9 +5,9 @@
 pub fn sinusoids(t: f64, dim: u32, flip: bool, shift: f64) -> Vec<f32> {
     let half = dim / 2;
     let angle = |k: u32| {
-        // The reference rounds the frequency to f32 before it multiplies.
-        let frequency = (-(10000f64.ln()) * f64::from(k) / (f64::from(half) - shift)).exp() as f32;
-        f64::from(t as f32 * frequency)
+        // The reference rounds exponent, frequency and product to f32; at t = 3500 each one shows.
+        let exponent = -10000f32.ln() * k as f32 / (f64::from(half) - shift) as f32;
+        f64::from(t as f32 * f64::from(exponent).exp() as f32)
     };
     let sin = (0..half).map(|k| angle(k).sin() as f32);
     let cos = (0..half).map(|k| angle(k).cos() as f32);
@@ -26,5 +26,15 @@ mod tests {
         let want = [1f64.cos(), 0.01f64.cos(), 1f64.sin(), 0.01f64.sin()];
         assert!(v.iter().zip(want).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-6), "{v:?}");
         assert_eq!(sinusoids(1.0, 5, false, 0.0).len(), 5);
+    }
+
+    #[test]
+    fn large_arguments_equal_those_of_torch() {
+        let at = [5, 17, 40, 90, 133, 200];
+        let torch = [-0.1803141, 0.8833086, -0.4527988, 0.6267322, -0.9836091, 0.7395409];
+        let v = sinusoids(3500.0, 256, true, 0.0);
+        for (i, want) in at.into_iter().zip(torch) {
+            assert!((v[i] - want).abs() < 1e-6, "{i}: {} instead of {want}", v[i]);
+        }
     }
 }
