@@ -33,5 +33,10 @@ static TINY_SDXL: &[(&str, &[u8])] = files![
 /// The embedded model: "a {red|blue|yellow|white|purple} {house|tower|ball} on {grass|sand|snow} under
 /// a {day|sunset|night} sky", or "a green tree on …"; 128×128 at the base, 512×512 by default.
 pub fn tiny_sdxl() -> ModelFiles {
-    ModelFiles::Embedded(TINY_SDXL)
+    ModelFiles::Embedded { name: "tiny-sdxl", files: TINY_SDXL }
+}
+
+/// The embedded model of this name, if there is one.
+pub fn by_name(name: &str) -> Option<ModelFiles> {
+    [tiny_sdxl()].into_iter().find(|files| files.name() == name)
 }

@@ -145,7 +145,8 @@ proptest! {
         own.request.restart_ratio = Some(ratio);
         own.request.filter = flags[0].then_some(Mask::Gaussian);
         own.request.filter_cutoff = Some(cutoff);
-        [own.request.jitter, own.request.no_structure_guidance] = [flags[1], flags[2]];
+        own.request.jitter = Some(flags[1]);
+        own.request.no_structure_guidance = flags[2];
         let (_, texts) = through_png(&own);
         let json = &texts.iter().find(|(keyword, _)| keyword == "scalediff").unwrap().1;
         prop_assert_eq!(Metadata::from_json(json).unwrap(), own);

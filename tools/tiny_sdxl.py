@@ -251,6 +251,16 @@ def write_model(folder, name, model, config, notes, prefix=""):
     write_json(folder / "config.json", config)
 
 
+def write_tokenizer(folder, pad):
+    vocab, merges = vocabulary()
+    write_json(folder / "vocab.json", vocab)
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
+    special = {"bos_token": START, "eos_token": END, "pad_token": pad, "unk_token": END}
+    write_json(folder / "special_tokens_map.json", special)
+    more = {"add_prefix_space": False, "do_lower_case": True, "errors": "replace"}
+    write_json(folder / "tokenizer_config.json", {"tokenizer_class": "CLIPTokenizer", "model_max_length": TOKENS, **more, **special})
+
+
 def write_folder(folder, tiny, vae, notes, defaults=DEFAULTS):
     """The whole model as a diffusers folder."""
     notes = {k: str(v) for k, v in {**notes, **versions()}.items()}
@@ -267,15 +277,8 @@ def write_folder(folder, tiny, vae, notes, defaults=DEFAULTS):
         config = {**model.config.to_diff_dict(), "architectures": [type(model).__name__]}
         write_model(folder / name, "model.safetensors", model, config, notes, "text_model.")
     write_json(folder / "scheduler/scheduler_config.json", plain(new_scheduler(), "EulerDiscreteScheduler"))
-    vocab, merges = vocabulary()
-    for name, pad in (("tokenizer", END), ("tokenizer_2", "!")):
-        d = folder / name
-        write_json(d / "vocab.json", vocab)
-        (d / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
-        special = {"bos_token": START, "eos_token": END, "pad_token": pad, "unk_token": END}
-        write_json(d / "special_tokens_map.json", special)
-        more = {"add_prefix_space": False, "do_lower_case": True, "errors": "replace"}
-        write_json(d / "tokenizer_config.json", {"tokenizer_class": "CLIPTokenizer", "model_max_length": TOKENS, **more, **special})
+    write_tokenizer(folder / "tokenizer", END)
+    write_tokenizer(folder / "tokenizer_2", "!")
     index = {
         "scheduler": ["diffusers", "EulerDiscreteScheduler"],
         "text_encoder": ["transformers", "CLIPTextModel"],

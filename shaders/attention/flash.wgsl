@@ -8,6 +8,9 @@
 //     2 patches   Neighborhood Patch Attention on a grid: queries of one block of P_y × P_x (half a window per axis) share
 //                 one key window; its origin follows from the block, so nothing is gathered or copied. ISOLATED blocks
 //                 are their own windows.
+//     3 windows   text queries, lq of them to each distinct window of the same grid: y has lq rows per window.
+//   The slot `text` adds keys to each softmax: those of the text, which stands at the corner of the window. Text queries
+//   stand there too. The slot `bias` adds to every score by head and distance.
 //   The keys of a dispatch are those in the bound rows of k and v; with the slot `carry` not `none`,
 //   several dispatches see one segment of the keys each.
 //   The slot `attend` is the engine: tile (GPUs), lanes (wide CPU vectors), columns (any alignment, slow).
@@ -15,6 +18,8 @@
 #bind read k
 #bind read v
 #bind write y
+#import text
+#import bias
 #import carry
 struct Params {
     first_group: u32,
@@ -24,7 +29,7 @@ struct Params {
     q_k_col: u32,       // first column of head 0, in elements
     v_col_jitter: u32,  // u16 column, u8 jitter_h, u8 jitter_w
     lq: u32,
-    lk: u32,
+    lk: u32,            // full, causal: keys per item; windows: their numbers (height, width), the top bits: first block
     q_row0: u32,        // first bound row
     kv_row0: u32,       // first row of the segment of keys and values
     kv_rows: u32,       // its rows; the top 5 bits: rows bound before it
@@ -32,7 +37,7 @@ struct Params {
     y_rows: u32,
     grid: u32,          // height, width
     window: u32,        // height, width of the base grid: the window where the grid is larger
-    scale: f32,         // softmax scale × log2(e)
+    text: u32,          // text keys per item
 }
 var<immediate> params: Params;
 #import grid
@@ -41,7 +46,10 @@ var<immediate> params: Params;
 const FULL = 0u;
 const CAUSAL = 1u;
 const PATCHES = 2u;
+const WINDOWS = 3u;
+const GRID: bool = SCOPE >= PATCHES;
 const D4: u32 = (HEAD_DIM + 3u) / 4u;
+const LOG2_E: f32 = 1.44269504;
 const LOWEST: f32 = -3.0e38;
 
 fn low(pair: u32) -> u32 { return pair & 0xffffu; }
@@ -75,6 +83,7 @@ struct Keys {
     stride: u32, // rows from run to run
     begin: u32,
     end: u32,
+    text: bool,  // rows of text_k and text_v, which are bound whole
 }
 
 // The number of keys before the first one at `row` or later.
@@ -84,7 +93,7 @@ fn keys_before(keys: Keys, row: u32) -> u32 {
 }
 
 fn bound_keys(row: u32, width: u32, stride: u32, count: u32) -> Keys {
-    var keys = Keys(row, width, stride, 0u, count);
+    var keys = Keys(row, width, stride, 0u, count, false);
     keys.begin = min(keys_before(keys, params.kv_row0), count);
     keys.end = min(keys_before(keys, params.kv_row0 + (params.kv_rows & 0x7ffffffu)), count);
     return keys;
@@ -95,25 +104,32 @@ fn keys_of_run(item: u32, last: u32) -> Keys {
     let seen = select(params.lk, min(params.lk, last + 1u), SCOPE == CAUSAL);
     return bound_keys(item * params.lk, params.lk, params.lk, seen);
 }
-fn keys_of_block(item: u32, by: u32, bx: u32) -> Keys {
+fn block_y0(by: u32) -> u32 { return window_origin(by, patch_h(), low(params.window), low(params.grid), jitter_h()); }
+fn block_x0(bx: u32) -> u32 { return window_origin(bx, patch_w(), high(params.window), high(params.grid), jitter_w()); }
+fn keys_at(item: u32, y0: u32, x0: u32) -> Keys {
     let h = low(params.grid);
     let w = high(params.grid);
-    let y0 = window_origin(by, patch_h(), low(params.window), h, jitter_h());
-    let x0 = window_origin(bx, patch_w(), high(params.window), w, jitter_w());
     let wh = min(low(params.window), h);
     let ww = min(high(params.window), w);
     return bound_keys(item * h * w + y0 * w + x0, ww, w, wh * ww);
 }
 
+fn text_keys(item: u32) -> Keys { return Keys(item * params.text, params.text, params.text, 0u, params.text, true); }
+
 // Row of key t, counted from the first bound row.
 fn key_row(keys: Keys, t: u32) -> u32 {
+    if (TEXT && keys.text) { return keys.row + t; }
     let first = keys.row - params.kv_row0 + (params.kv_rows >> 27u);
-    if (SCOPE == PATCHES) {
+    if (GRID) {
         let run = divided(t, keys.width);
         return first + run.quotient * keys.stride + run.rest;
     }
     return first + t;
 }
+
+// Runs of text queries: one to each item in each window.
+fn window_of_run(run: u32) -> u32 { return quotient(run, low(params.items_heads)); }
+fn item_of_run(run: u32) -> u32 { return run - window_of_run(run) * low(params.items_heads); }
 
 // A tile: up to BLOCK_Q queries that share their keys. Tiles are numbered over items and blocks, so that the
 // tiles of a chunk of rows are consecutive.
@@ -133,9 +149,12 @@ fn end_tile_at(row: u32) -> u32 {
 
 struct Tile {
     item: u32,
-    first: u32, // number within the item (full, causal) or the block (patches) of its first query
+    row: u32,   // in y, of the first query of its run: of its item, or of its window
+    first: u32, // number within the run (full, causal, windows) or the block (patches) of its first query
     y: i32,     // patches: the block's corner on the grid, negative where the jitter shifts it out
     x: i32,
+    y0: u32,    // corner of the window of its keys
+    x0: u32,
     keys: Keys,
 }
 
@@ -146,11 +165,29 @@ fn tile_at(number: u32) -> Tile {
         let by = divided(row.quotient, blocks_h());
         let y = i32(by.rest * patch_h()) - i32(jitter_h());
         let x = i32(row.rest * patch_w()) - i32(jitter_w());
-        return Tile(by.quotient, block.rest * BLOCK_Q, y, x, keys_of_block(by.quotient, by.rest, row.rest));
+        let y0 = block_y0(by.rest);
+        let x0 = block_x0(row.rest);
+        let item = by.quotient;
+        return Tile(item, item * params.lq, block.rest * BLOCK_Q, y, x, y0, x0, keys_at(item, y0, x0));
     }
     let at = divided(number, ceil_div(params.lq, BLOCK_Q));
     let first = at.rest * BLOCK_Q;
-    return Tile(at.quotient, first, 0, 0, keys_of_run(at.quotient, min(first + BLOCK_Q, params.lq) - 1u));
+    if (SCOPE == WINDOWS) {
+        let item = item_of_run(at.quotient);
+        let window = divided(window_of_run(at.quotient), high(params.lk) & 0x7fffu);
+        let y0 = block_y0(window.quotient + ((params.lk >> 15u) & 1u));
+        let x0 = block_x0(window.rest + (params.lk >> 31u));
+        return Tile(item, at.quotient * params.lq, first, 0, 0, y0, x0, keys_at(item, y0, x0));
+    }
+    let keys = keys_of_run(at.quotient, min(first + BLOCK_Q, params.lq) - 1u);
+    return Tile(at.quotient, at.quotient * params.lq, first, 0, 0, 0u, 0u, keys);
+}
+
+// The text's keys, then the picture's.
+const SOURCES: u32 = select(1u, 2u, TEXT);
+fn keys_of(tile: Tile, source: u32) -> Keys {
+    if (TEXT && source == 0u) { return text_keys(tile.item); }
+    return tile.keys;
 }
 
 // Row of the tile's query n, or NO_ROW where it lies outside of the block, the grid or the chunk.
@@ -166,7 +203,7 @@ fn tile_row(tile: Tile, n: u32) -> u32 {
         inside = m < patch_h() * patch_w() && y >= 0 && x >= 0 && y < i32(low(params.grid)) && x < i32(high(params.grid));
         i = u32(y) * high(params.grid) + u32(x);
     }
-    let row = tile.item * params.lq + i;
+    let row = tile.row + i;
     return select(NO_ROW, row, inside && row >= params.y_row0 && row - params.y_row0 < params.y_rows);
 }
 
@@ -187,58 +224,91 @@ fn within(v: vec4<f32>, d4: u32) -> vec4<f32> {
 // Does vec4 d4 of a head that starts at column col reach into the next vec4 of the row?
 fn spills(col: u32, d4: u32) -> bool { return col % 4u + min(HEAD_DIM - 4u * d4, 4u) > 4u; }
 
+const SCALE: f32 = select(1.0, inverseSqrt(f32(HEAD_DIM)), SCALED) * LOG2_E;
+
+// `row` of a query is that of its result; windows share the text's queries.
+fn query_at(row: u32) -> u32 {
+    if (SCOPE == WINDOWS) {
+        let run = divided(row, params.lq);
+        return (item_of_run(run.quotient) * params.lq + run.rest - params.q_row0) * low(params.q_k_stride);
+    }
+    return (row - params.q_row0) * low(params.q_k_stride);
+}
 fn query(row: u32, head: u32, d4: u32) -> vec4<f32> {
     let col = low(params.q_k_col) + head * HEAD_DIM + 4u * d4;
-    let i = (row - params.q_row0) * low(params.q_k_stride) + col / 4u;
+    let i = query_at(row) + col / 4u;
     var v = load_q(i);
     if (!ALIGNED) {
         var next = vec4(0.0);
         if (spills(col, d4)) { next = load_q(i + 1u); }
         v = within(shifted(v, next, col % 4u), d4);
     }
-    return v * params.scale;
+    return v * SCALE;
+}
+// The query as keys of this kind see it: positions of text count from the window's corner, of pixels from the grid's.
+fn query_for(tile: Tile, text: bool, row: u32, head: u32, d4: u32) -> vec4<f32> {
+    let v = query(row, head, d4);
+    if (TURNED && text != (SCOPE == WINDOWS)) { return turned(v, d4, tile.y0, tile.x0, select(1.0, -1.0, text)); }
+    return v;
 }
 // `row` of key and value counts from the first bound row.
-fn key(row: u32, head: u32, d4: u32) -> vec4<f32> {
+fn key(text: bool, row: u32, head: u32, d4: u32) -> vec4<f32> {
     let col = high(params.q_k_col) + head * HEAD_DIM + 4u * d4;
     let i = row * high(params.q_k_stride) + col / 4u;
-    let v = load_k(i);
+    let v = load_key(text, i);
     if (ALIGNED) { return v; }
     var next = vec4(0.0);
-    if (spills(col, d4)) { next = load_k(i + 1u); }
+    if (spills(col, d4)) { next = load_key(text, i + 1u); }
     return within(shifted(v, next, col % 4u), d4);
 }
-fn value(row: u32, head: u32, d4: u32) -> vec4<f32> {
+fn value(text: bool, row: u32, head: u32, d4: u32) -> vec4<f32> {
     let col = low(params.v_col_jitter) + head * HEAD_DIM + 4u * d4;
     let i = row * low(params.v_y_stride) + col / 4u;
-    let v = load_v(i);
+    let v = load_value(text, i);
     if (ALIGNED) { return v; }
     var next = vec4(0.0);
-    if (spills(col, d4)) { next = load_v(i + 1u); }
+    if (spills(col, d4)) { next = load_value(text, i + 1u); }
     return within(shifted(v, next, col % 4u), d4);
+}
+fn load_key(text: bool, i: u32) -> vec4<f32> {
+    if (TEXT && text) { return load_text_k(i); }
+    return load_k(i);
+}
+fn load_value(text: bool, i: u32) -> vec4<f32> {
+    if (TEXT && text) { return load_text_v(i); }
+    return load_v(i);
 }
 // Only for heads of whole vec4s.
 fn put(row: u32, head: u32, d4: u32, v: vec4<f32>) {
     store_y((row - params.y_row0) * high(params.v_y_stride) + head * D4 + d4, v);
 }
 // Pairs d8 of vec4s, which lie together where PAIRED; the second is zero beyond an odd head.
-fn query2(row: u32, head: u32, d8: u32) -> mat2x4<f32> {
-    if (PAIRED) {
+fn query2(tile: Tile, text: bool, row: u32, head: u32, d8: u32) -> mat2x4<f32> {
+    if (PAIRED && !TURNED) {
         let col = low(params.q_k_col) + head * HEAD_DIM + 8u * d8;
-        return load2_q((row - params.q_row0) * low(params.q_k_stride) + col / 4u) * params.scale;
+        return load2_q(query_at(row) + col / 4u) * SCALE;
     }
-    if (2u * d8 + 1u < D4) { return mat2x4(query(row, head, 2u * d8), query(row, head, 2u * d8 + 1u)); }
-    return mat2x4(query(row, head, 2u * d8), vec4(0.0));
+    let v = query_for(tile, text, row, head, 2u * d8);
+    if (2u * d8 + 1u < D4) { return mat2x4(v, query_for(tile, text, row, head, 2u * d8 + 1u)); }
+    return mat2x4(v, vec4(0.0));
 }
-fn key2(row: u32, head: u32, d8: u32) -> mat2x4<f32> {
-    if (PAIRED) { return load2_k(row * high(params.q_k_stride) + (high(params.q_k_col) + head * HEAD_DIM) / 4u + 2u * d8); }
-    if (2u * d8 + 1u < D4) { return mat2x4(key(row, head, 2u * d8), key(row, head, 2u * d8 + 1u)); }
-    return mat2x4(key(row, head, 2u * d8), vec4(0.0));
+fn key2(text: bool, row: u32, head: u32, d8: u32) -> mat2x4<f32> {
+    if (PAIRED) {
+        let i = row * high(params.q_k_stride) + (high(params.q_k_col) + head * HEAD_DIM) / 4u + 2u * d8;
+        if (TEXT && text) { return load2_text_k(i); }
+        return load2_k(i);
+    }
+    if (2u * d8 + 1u < D4) { return mat2x4(key(text, row, head, 2u * d8), key(text, row, head, 2u * d8 + 1u)); }
+    return mat2x4(key(text, row, head, 2u * d8), vec4(0.0));
 }
-fn value2(row: u32, head: u32, d8: u32) -> mat2x4<f32> {
-    if (PAIRED) { return load2_v(row * low(params.v_y_stride) + (low(params.v_col_jitter) + head * HEAD_DIM) / 4u + 2u * d8); }
-    if (2u * d8 + 1u < D4) { return mat2x4(value(row, head, 2u * d8), value(row, head, 2u * d8 + 1u)); }
-    return mat2x4(value(row, head, 2u * d8), vec4(0.0));
+fn value2(text: bool, row: u32, head: u32, d8: u32) -> mat2x4<f32> {
+    if (PAIRED) {
+        let i = row * low(params.v_y_stride) + (low(params.v_col_jitter) + head * HEAD_DIM) / 4u + 2u * d8;
+        if (TEXT && text) { return load2_text_v(i); }
+        return load2_v(i);
+    }
+    if (2u * d8 + 1u < D4) { return mat2x4(value(text, row, head, 2u * d8), value(text, row, head, 2u * d8 + 1u)); }
+    return mat2x4(value(text, row, head, 2u * d8), vec4(0.0));
 }
 fn put2(row: u32, head: u32, d8: u32, v: mat2x4<f32>) {
     let at = (row - params.y_row0) * high(params.v_y_stride) + head * D4 + 2u * d8;

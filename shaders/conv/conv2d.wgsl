@@ -30,6 +30,7 @@ struct Params {
 }
 var<immediate> params: Params;
 const TAPS: u32 = SIZE * SIZE;
+fn vector_at(item: u32) -> u32 { return item * params.n4; }
 #import epilogue
 #import join
 

@@ -1,5 +1,5 @@
 // y = epilogue(x · wᵀ)
-//   x [rows, k];  w [n (2n when gated), k];  bias [n] f32;  vector [items, n] f32;  res, y [rows, n].
+//   x [rows, k];  w [n (2n when gated), k];  bias [n] f32;  vector [items, ..] f32;  res, y [rows, n].
 #bind read x
 #bind read w
 #bind read bias
@@ -17,9 +17,12 @@ struct Params {
     rows_per_item: u32,
     col0_4: u32,        // first column of this launch, in vec4s
     n4: u32,            // vec4s of a row of y
+    vector4: u32,       // vec4s of a row of vector, and where its columns begin
+    vector_col4: u32,
 }
 var<immediate> params: Params;
 const TAPS: u32 = 1u;
+fn vector_at(item: u32) -> u32 { return item * params.vector4 + params.vector_col4; }
 #import epilogue
 
 struct ARow { base: u32 }

@@ -1,7 +1,7 @@
 // What happens to four finished columns of a product, in this order:
-//   + bias, + vector of the batch item, activation (or value · gelu(gate)), + residual, store.
+//   + bias, + vector of the batch item, activation (or value · gelu(gate)), or · vector, + residual, store.
 // row counts from the launch's first row, col4 from its first column. Needs operands bias, vector,
-// res, y and params.{row0, rows_per_item, col0_4, n4}.
+// res, y, params.{row0, rows_per_item, col0_4, n4} and vector_at(item), where the vector of an item begins.
 
 // 1 + erf(x) within 1.2e-7, and relatively so in the tail below zero: a Chebyshev fit of log(erfc(x)·(1 + x/2)) + x².
 fn erf_plus_1(x: vec4<f32>) -> vec4<f32> {
@@ -12,13 +12,14 @@ fn erf_plus_1(x: vec4<f32>) -> vec4<f32> {
     let tail = t * exp(p - a * a);
     return select(2.0 - tail, tail, x < vec4(0.0));
 }
+// (1 + tanh u) / 2 = sigmoid(2 u), without the tanh that overflows on some drivers.
+fn gelu_tanh(x: vec4<f32>) -> vec4<f32> { return x * sigmoid(1.5957691216 * (x + 0.044715 * x * x * x)); }
 fn gelu_erf(x: vec4<f32>) -> vec4<f32> { return 0.5 * x * erf_plus_1(x * 0.70710678118); }
 fn sigmoid(x: vec4<f32>) -> vec4<f32> { return 1.0 / (1.0 + exp(-x)); }
 fn activate(x: vec4<f32>) -> vec4<f32> {
     if (ACTIVATION == 1u) { return x * sigmoid(x); }
     if (ACTIVATION == 2u) { return gelu_erf(x); }
-    // (1 + tanh u) / 2 = sigmoid(2 u), without the tanh that overflows on some drivers.
-    if (ACTIVATION == 3u) { return x * sigmoid(1.5957691216 * (x + 0.044715 * x * x * x)); }
+    if (ACTIVATION == 3u) { return gelu_tanh(x); }
     if (ACTIVATION == 4u) { return x * sigmoid(1.702 * x); }
     return x;
 }
@@ -40,13 +41,13 @@ fn column_begin(col4: u32) -> Column {
 }
 fn finished(row: u32, c: Column, acc: vec4<f32>, gate: vec4<f32>) -> vec4<f32> {
     var v = acc + c.bias;
+    if (GATED && ACTIVATION == 3u) { return v * gelu_tanh(gate + c.gate_bias); }
     if (GATED) { return v * gelu_erf(gate + c.gate_bias); }
-    if (HAS_VECTOR && ONE_ITEM) {
-        v += c.vector;
-    } else if (HAS_VECTOR) {
-        v += load_vector(item_of(row) * params.n4 + c.at);
-    }
-    return activate(v);
+    if (!HAS_VECTOR) { return activate(v); }
+    var vector = c.vector;
+    if (!ONE_ITEM) { vector = load_vector(vector_at(item_of(row)) + c.at); }
+    if (VECTOR_GATES) { return activate(v) * vector; }
+    return activate(v + vector);
 }
 fn finish(row: u32, c: Column, finished: vec4<f32>) {
     let at = row * params.n4 + c.at;

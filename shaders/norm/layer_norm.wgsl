@@ -1,18 +1,23 @@
-// y[r,:] = (x[r,:] - mean(x[r,:])) / sqrt(var(x[r,:]) + eps) * weight[:] + bias[:]
-//   x, y [rows, channels];  weight, bias [channels] f32.
+// y[r,:] = (x[r,:] - mean) / sqrt(mean((x[r,:] - mean)²) + eps) * gain + offset      CENTRED: mean = mean(x[r,:]), else 0 (RMS norm)
+//   x, y [rows, channels];  the slot `affine` gives gain and offset: by channel, or by batch item and channel.
 // LANES lanes (slot `reduce`) take EACH rows: a workgroup per row on GPUs; on processors a lane alone, with several rows to
-// share weight and bias, and two vec4s at a time where PAIRED. Mean first, then the squared distances: no cancellation.
+// share gain and offset, and two vec4s at a time where PAIRED. Mean first, then the squared distances: no cancellation.
 #bind read x
-#bind read weight
-#bind read bias
+#import affine
 #bind write y
 #import reduce
 #import grid
+#import quotient
 struct Params {
     first_group: u32,
     rows: u32,     // rows of this launch; x and y are bound at its first row
     channels: u32,
     eps: f32,
+    row0: u32,     // first row of this launch
+    rows_per_item: u32,
+    table4: u32,   // vec4s of a row of the modulation's table, and where scale and shift begin
+    scale4: u32,
+    shift4: u32,
 }
 var<immediate> params: Params;
 
@@ -23,11 +28,21 @@ fn x_at(i: u32) -> mat2x4<f32> {
     if (PAIRED) { return load2_x(i); }
     return mat2x4(load_x(i), vec4(0.0));
 }
-// The distances from the mean; zero in the padding.
-fn distance(v: vec4<f32>, mean: f32, c4: u32) -> vec4<f32> {
-    return select(vec4(0.0), v - vec4(mean), vec4(4u * c4) + vec4(0u, 1u, 2u, 3u) < vec4(params.channels));
+// Zero in the padding.
+fn within(v: vec4<f32>, c4: u32) -> vec4<f32> {
+    return select(vec4(0.0), v, vec4(4u * c4) + vec4(0u, 1u, 2u, 3u) < vec4(params.channels));
 }
 fn total(v: vec4<f32>) -> f32 { return v.x + v.y + v.z + v.w; }
+fn item_of(row: u32) -> u32 {
+    if (BY_ITEM) { return quotient(params.row0 + row, params.rows_per_item); }
+    return 0u;
+}
+
+struct Affine { gain: mat2x4<f32>, offset: mat2x4<f32> }
+fn affine_at(item: u32, c: u32) -> Affine {
+    if (PAIRED) { return Affine(mat2x4(gain(item, c), gain(item, c + 1u)), mat2x4(offset(item, c), offset(item, c + 1u))); }
+    return Affine(mat2x4(gain(item, c), vec4(0.0)), mat2x4(offset(item, c), vec4(0.0)));
+}
 
 @compute @workgroup_size(WG)
 fn main(at: Invocation) {
@@ -37,50 +52,52 @@ fn main(at: Invocation) {
     let n = f32(params.channels);
     // Barriers in the reduction need every lane: a row past the end reads the last one and stores nothing.
     var base: array<u32, EACH>;
+    var item: array<u32, EACH>;
     var mean: array<f32, EACH>;
     var rstd: array<f32, EACH>;
     var sum: array<vec4<f32>, EACH>;
-    for (var r = 0u; r < EACH; r++) { base[r] = min(row + r, params.rows - 1u) * c4; }
-    for (var c = lane; c < c4; c += STEP * LANES) {
+    for (var r = 0u; r < EACH; r++) {
+        let from_row = min(row + r, params.rows - 1u);
+        base[r] = from_row * c4;
+        item[r] = item_of(from_row);
+    }
+    if (CENTRED) {
+        for (var c = lane; c < c4; c += STEP * LANES) {
+            for (var r = 0u; r < EACH; r++) {
+                let v = x_at(base[r] + c);
+                sum[r] += v[0] + v[1];
+            }
+        }
         for (var r = 0u; r < EACH; r++) {
-            let v = x_at(base[r] + c);
-            sum[r] += v[0] + v[1];
+            mean[r] = lanes_sum(total(sum[r]), at) / n;
+            sum[r] = vec4(0.0);
         }
     }
-    for (var r = 0u; r < EACH; r++) {
-        mean[r] = lanes_sum(total(sum[r]), at) / n;
-        sum[r] = vec4(0.0);
-    }
     for (var c = lane; c < c4; c += STEP * LANES) {
         for (var r = 0u; r < EACH; r++) {
             let v = x_at(base[r] + c);
-            let a = distance(v[0], mean[r], c);
+            let a = within(v[0] - vec4(mean[r]), c);
             sum[r] += a * a;
             if (PAIRED) {
-                let b = distance(v[1], mean[r], c + 1u);
+                let b = within(v[1] - vec4(mean[r]), c + 1u);
                 sum[r] += b * b;
             }
         }
     }
     for (var r = 0u; r < EACH; r++) { rstd[r] = inverseSqrt(lanes_sum(total(sum[r]), at) / n + params.eps); }
     for (var c = lane; c < c4; c += STEP * LANES) {
-        // Weight and bias are zero in the padding, so zero stays zero.
-        let weight = load_weight(c);
-        let bias = load_bias(c);
-        var weight_b = vec4(0.0);
-        var bias_b = vec4(0.0);
-        if (PAIRED) {
-            weight_b = load_weight(c + 1u);
-            bias_b = load_bias(c + 1u);
-        }
+        let shared_by_rows = affine_at(item[0], c);
         for (var r = 0u; r < EACH; r++) {
             if (row + r < params.rows) {
                 let v = x_at(base[r] + c);
-                let a = (v[0] - vec4(mean[r])) * rstd[r] * weight + bias;
+                var f = shared_by_rows;
+                if (BY_ITEM && item[r] != item[0]) { f = affine_at(item[r], c); }
+                let a = (v[0] - vec4(mean[r])) * rstd[r] * f.gain[0] + f.offset[0];
                 if (PAIRED) {
-                    store2_y(base[r] + c, mat2x4(a, (v[1] - vec4(mean[r])) * rstd[r] * weight_b + bias_b));
+                    let b = (v[1] - vec4(mean[r])) * rstd[r] * f.gain[1] + f.offset[1];
+                    store2_y(base[r] + c, mat2x4(within(a, c), within(b, c + 1u)));
                 } else {
-                    store_y(base[r] + c, a);
+                    store_y(base[r] + c, within(a, c));
                 }
             }
         }

@@ -6,6 +6,7 @@ use crate::kernels::attention::AttentionScope;
 use crate::kernels::conv2d::Geometry;
 use crate::kernels::latent::StepCoefficients;
 use crate::kernels::matmul::Activation;
+use crate::reference::joint::Queries;
 use crate::scalediff::Mask;
 use crate::tensor::{DType, Shape, Tensor};
 
@@ -36,15 +37,23 @@ impl Types {
 pub struct Tail {
     pub bias: bool,
     pub row_vector: bool,
+    /// Columns of a larger table.
+    pub gate: bool,
     pub activation: Activation,
     pub residual: bool,
 }
 
 impl Tail {
-    pub const NONE: Tail =
-        Tail { bias: false, row_vector: false, activation: Activation::None, residual: false };
+    pub const NONE: Tail = Tail {
+        bias: false,
+        row_vector: false,
+        gate: false,
+        activation: Activation::None,
+        residual: false,
+    };
     pub const BIAS: Tail = Tail { bias: true, ..Tail::NONE };
     pub const RESIDUAL: Tail = Tail { residual: true, ..Tail::BIAS };
+    pub const GATE: Tail = Tail { gate: true, ..Tail::RESIDUAL };
     pub const ALL: Tail = Tail { row_vector: true, ..Tail::RESIDUAL };
 
     pub const fn act(activation: Activation) -> Tail {
@@ -90,6 +99,47 @@ pub enum Call {
         scope: AttentionScope,
         column: u32,
     },
+    /// Unscaled, with a bias by distance (T5).
+    Biased {
+        items: u32,
+        lq: u32,
+        lk: u32,
+        heads: u32,
+        dim: u32,
+    },
+    /// Text with a picture of `pixels` (height, width), in `scope`; pairs of channels from `x_pair` on turn by the
+    /// column.
+    Joint {
+        items: u32,
+        text: u32,
+        pixels: [u32; 2],
+        heads: u32,
+        dim: u32,
+        x_pair: u32,
+        scope: AttentionScope,
+        queries: Queries,
+        column: u32,
+    },
+    /// What the text's queries see in `windows` of a picture.
+    WindowMean {
+        windows: u32,
+        items: u32,
+        text: u32,
+        channels: u32,
+    },
+    /// Heads from `column` on, turned by their place where pairs turn by the column from `x_pair` on.
+    Rotary {
+        x: [u32; 4],
+        heads: u32,
+        dim: u32,
+        column: u32,
+        x_pair: Option<u32>,
+    },
+    /// Latents to tokens, or back.
+    Patchify {
+        x: [u32; 4],
+        pack: bool,
+    },
     GroupNorm {
         x: [u32; 4],
         c2: u32,
@@ -98,6 +148,18 @@ pub enum Call {
         silu: bool,
     },
     LayerNorm {
+        rows: u32,
+        channels: u32,
+        eps: f32,
+    },
+    RmsNorm {
+        rows: u32,
+        channels: u32,
+        eps: f32,
+    },
+    /// A layer norm with scale and shift by batch item.
+    ModulatedNorm {
+        items: u32,
         rows: u32,
         channels: u32,
         eps: f32,
@@ -201,7 +263,12 @@ pub(super) const STEP: StepCoefficients = StepCoefficients {
 
 /// Weight rows per output column.
 pub(super) fn times(tail: Tail) -> u32 {
-    if tail.activation == Activation::Geglu { 2 } else { 1 }
+    if tail.activation.is_gated() { 2 } else { 1 }
+}
+
+/// Where the scale of a modulated norm begins in its table; the shift begins at 4.
+pub(super) fn modulation_scale(channels: u32) -> u32 {
+    4 + channels.next_multiple_of(4)
 }
 
 pub(super) fn shape([items, height, width, channels]: [u32; 4]) -> Shape {
@@ -222,9 +289,14 @@ impl Call {
         match self {
             Call::Matmul { .. } => "matmul",
             Call::Conv2d { .. } => "conv2d",
-            Call::Attention { .. } => "attention",
+            Call::Attention { .. } | Call::Biased { .. } | Call::Joint { .. } => "attention",
+            Call::WindowMean { .. } => "window_mean",
+            Call::Rotary { .. } => "rotary",
+            Call::Patchify { .. } => "patchify",
             Call::GroupNorm { .. } => "group_norm",
-            Call::LayerNorm { .. } => "layer_norm",
+            Call::LayerNorm { .. } | Call::RmsNorm { .. } | Call::ModulatedNorm { .. } => {
+                "layer_norm"
+            }
             Call::Silu { .. } => "silu",
             Call::ModelInput { .. } => "model_input",
             Call::PredictX0 { .. } => "predict_x0",

@@ -4,7 +4,7 @@ use half::f16;
 
 use crate::graph::Graph;
 use crate::kernels::latent::StepCoefficients;
-use crate::kernels::matmul::Epilogue;
+use crate::kernels::matmul::{Epilogue, Gate};
 use crate::tensor::{DType, Shape, Tensor};
 
 use super::call::{STEP, Tail, Types, times};
@@ -126,6 +126,12 @@ impl Maker {
             row_vector: tail.row_vector.then(|| {
                 self.random(g, "vector", Shape::matrix(y.batch, y.channels), DType::F32, (0.0, 1.0))
             }),
+            gate: tail.gate.then(|| {
+                let columns = GATE_COLUMN + y.channels;
+                let shape = Shape::matrix(y.batch, columns);
+                let table = self.random(g, "gate", shape, DType::F32, (0.0, 1.0));
+                Gate { table, column: GATE_COLUMN }
+            }),
             activation: tail.activation,
             residual: tail.residual.then(|| self.x(g, "res", y, types.residual)),
             out: types.act,
@@ -136,6 +142,9 @@ impl Maker {
         self.given(g, "step", StepCoefficients::SHAPE, DType::F32, STEP.values().to_vec())
     }
 }
+
+/// Where the gate begins in its table.
+pub(super) const GATE_COLUMN: u32 = 8;
 
 /// The output column that weight row `row` serves.
 fn column_of(row: u32, times: u32) -> u32 {

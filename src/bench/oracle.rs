@@ -9,7 +9,8 @@ use crate::reference::conv2d::Picture;
 use crate::scalediff::Mask;
 use crate::tensor::Shape;
 
-use super::call::{Built, Call, STEP, Tail, geometry, shape, times};
+use super::call::{Built, Call, STEP, Tail, geometry, modulation_scale, shape, times};
+use super::inputs::GATE_COLUMN;
 
 impl Call {
     /// What must come out: all rows, or those of `rows` one after the other.
@@ -76,7 +77,14 @@ impl Call {
                     let operands =
                         ["q", "k", "v"].map(|n| slice(b.get(n), channels, column)).into();
                     let extents = (items as usize, lq as usize, lk as usize);
-                    return reference::attention::attention(operands, extents, heads, scope, scale);
+                    return reference::attention::attention(
+                        operands,
+                        extents,
+                        heads,
+                        scope,
+                        scale,
+                        &[],
+                    );
                 }
                 let one = |row: &usize| {
                     let q = &b.get("q")[row * channels..(row + 1) * channels];
@@ -96,9 +104,72 @@ impl Call {
                         heads,
                         full,
                         scale,
+                        &[],
                     )
                 };
                 wanted.iter().flat_map(one).collect()
+            }
+            Call::Biased { items, lq, lk, heads, dim } => {
+                let slice = |name| reference::attention::Slice {
+                    values: b.get(name),
+                    channels: n,
+                    column: 0,
+                };
+                let y = reference::attention::attention(
+                    (slice("q"), slice("k"), slice("v")),
+                    (items as usize, lq as usize, lk as usize),
+                    Heads { count: heads, dim },
+                    AttentionScope::Full,
+                    1.0,
+                    b.get("bias"),
+                );
+                pick(&y, n, rows)
+            }
+            Call::Joint { items, text, pixels, heads, dim, x_pair, scope, queries, column } => {
+                let slice = |name| reference::attention::Slice {
+                    values: b.get(name),
+                    channels: n + column as usize,
+                    column: column as usize,
+                };
+                let joint = reference::joint::Joint {
+                    q: slice("q"),
+                    k: slice("k"),
+                    v: slice("v"),
+                    text_k: slice("text_k"),
+                    text_v: slice("text_v"),
+                    items: items as usize,
+                    text: text as usize,
+                    pixels: (pixels[0] * pixels[1]) as usize,
+                    heads: Heads { count: heads, dim },
+                    scope,
+                    queries,
+                    table: b.get("turn"),
+                    x_pair: x_pair as usize,
+                };
+                wanted.iter().flat_map(|row| joint.row(*row)).collect()
+            }
+            Call::WindowMean { windows, .. } => {
+                let y =
+                    reference::joint::window_mean(b.get("x"), &b.get("weight")[..windows as usize]);
+                pick(&y, n, rows)
+            }
+            Call::Rotary { x, heads, dim, column, x_pair } => {
+                let turn = x_pair.map(|pair| (b.get("turn"), pair as usize));
+                let heads = Heads { count: heads, dim };
+                let column = column as usize;
+                let y = reference::rotary::rotary(
+                    b.get("x"),
+                    shape(x),
+                    column,
+                    b.get("weight"),
+                    heads,
+                    turn,
+                    1e-6,
+                );
+                pick(&y, n, rows)
+            }
+            Call::Patchify { x, pack } => {
+                pick(&reference::rotary::patchify(b.get("x"), shape(x), pack), n, rows)
             }
             Call::GroupNorm { x, c2, groups, eps, silu } => {
                 let xs = shape(x);
@@ -121,6 +192,23 @@ impl Call {
             Call::LayerNorm { eps, .. } => {
                 let x = pick(b.get("x"), n, rows);
                 reference::layer_norm::layer_norm(&x, &b.get("weight")[..n], b.get("bias"), eps)
+            }
+            Call::RmsNorm { eps, .. } => {
+                let x = pick(b.get("x"), n, rows);
+                reference::layer_norm::rms_norm(&x, &b.get("weight")[..n], eps)
+            }
+            Call::ModulatedNorm { items, channels, eps, .. } => {
+                let table = b.get("table");
+                let columns = table.len() / items as usize;
+                let per_item = b.output.shape.rows_per_item() as usize;
+                let scale = modulation_scale(channels) as usize;
+                let one = |row: &usize| {
+                    let at = &table[row / per_item * columns..][..columns];
+                    let gain: Vec<f32> = at[scale..][..n].iter().map(|v| 1.0 + v).collect();
+                    let x = &b.get("x")[row * n..][..n];
+                    reference::layer_norm::layer_norm(x, &gain, &at[4..], eps)
+                };
+                wanted.iter().flat_map(one).collect()
             }
             Call::Silu { .. } => reference::silu::silu(&pick(b.get("x"), n, rows)),
             Call::ModelInput { branches, .. } => {
@@ -257,6 +345,7 @@ fn patches(p: Picture, g: Geometry, rows: &[usize]) -> Vec<f32> {
 struct Operands {
     bias: Option<Vec<f32>>,
     row_vector: Option<Vec<f32>>,
+    gate: Option<Vec<f32>>,
     activation: Activation,
     residual: Option<Vec<f32>>,
 }
@@ -271,6 +360,12 @@ impl Operands {
             row_vector: tail
                 .row_vector
                 .then(|| pick(b.get("vector"), n as usize, items.as_deref())),
+            gate: tail.gate.then(|| {
+                let columns = (GATE_COLUMN + n) as usize;
+                let rows = pick(b.get("gate"), columns, items.as_deref());
+                let gate = |row: &[f32]| row[GATE_COLUMN as usize..].to_vec();
+                rows.chunks_exact(columns).flat_map(gate).collect()
+            }),
             activation: tail.activation,
             residual: tail.residual.then(|| pick(b.get("res"), n as usize, rows)),
         }
@@ -280,6 +375,7 @@ impl Operands {
         reference::matmul::Tail {
             bias: self.bias.as_deref(),
             row_vector: self.row_vector.as_deref(),
+            gate: self.gate.as_deref(),
             activation: self.activation,
             residual: self.residual.as_deref(),
         }

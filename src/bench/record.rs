@@ -1,18 +1,22 @@
 //! Recording a call, with inputs of its own.
 
-use super::call::{Again, Built, Call, Types, geometry, shape, times};
+use super::call::{Again, Built, Call, Types, geometry, modulation_scale, shape, times};
 use super::inputs::Maker;
 use crate::error::Result;
 use crate::graph::Graph;
-use crate::kernels::attention::{self, AttentionScope, Heads, Slice};
+use crate::kernels::attention::{self, Attention, AttentionScope, Heads, Slice, Text, Turn};
 use crate::kernels::conv2d;
 use crate::kernels::fft::{self, Direction, FftExtras};
 use crate::kernels::group_norm::{self, GroupNorm};
 use crate::kernels::latent::{self, Axis, ResampleExtras, TapTable};
-use crate::kernels::layer_norm;
+use crate::kernels::layer_norm::{self, Affine, Modulation};
 use crate::kernels::matmul;
+use crate::kernels::patchify;
+use crate::kernels::rotary;
 use crate::kernels::silu;
+use crate::kernels::window_mean;
 use crate::kernels::windows::{self, WindowGrid};
+use crate::reference::joint::Queries;
 use crate::scalediff::{Filter, LowPass, bicubic_taps};
 use crate::tensor::{DType, Shape};
 
@@ -58,7 +62,60 @@ impl Call {
                 };
                 let (q, k, v) = (slice("q", lq), slice("k", lk), slice("v", lk));
                 let heads = Heads { count: heads, dim };
-                Box::new(move |g| attention::record(g, q, k, v, heads, scope, act))
+                let call = Attention::new(q, k, v, heads, scope);
+                Box::new(move |g| attention::record(g, call, act))
+            }
+            Call::Biased { items, lq, lk, heads, dim } => {
+                let mut slice = |name, len| {
+                    let shape = Shape::tokens(items, len, heads * dim);
+                    Slice { tensor: m.x(g, name, shape, act), column: 0 }
+                };
+                let (q, k, v) = (slice("q", lq), slice("k", lk), slice("v", lk));
+                let bias = Shape::matrix(heads, lq + lk - 1);
+                let bias = Some(m.x(g, "bias", bias, DType::F32));
+                let heads = Heads { count: heads, dim };
+                let call = Attention::new(q, k, v, heads, AttentionScope::Full);
+                let call = Attention { scaled: false, bias, ..call };
+                Box::new(move |g| attention::record(g, call, act))
+            }
+            Call::Joint { items, text, pixels, heads, dim, x_pair, scope, queries, column } => {
+                let [height, width] = pixels;
+                let channels = heads * dim + column;
+                let picture = Shape::new(items, height, width, channels);
+                let tokens = Shape::tokens(items, text, channels);
+                let mut slice = |name, shape| Slice { tensor: m.x(g, name, shape, act), column };
+                let q = slice("q", if queries == Queries::Picture { picture } else { tokens });
+                let (k, v) = (slice("k", picture), slice("v", picture));
+                let (text_k, text_v) = (slice("text_k", tokens), slice("text_v", tokens));
+                let table = turn_table(g, m, [height, width], dim, x_pair);
+                let patched = matches!(scope, AttentionScope::Patches(_));
+                let text = Some(Text { k: text_k, v: text_v, turn: patched.then_some(table) });
+                let heads = Heads { count: heads, dim };
+                let call = Attention { text, ..Attention::new(q, k, v, heads, scope) };
+                match queries {
+                    Queries::Windows { shifted } => {
+                        Box::new(move |g| attention::record_windows(g, call, shifted, act))
+                    }
+                    _ => Box::new(move |g| attention::record(g, call, act)),
+                }
+            }
+            Call::WindowMean { windows, items, text, channels } => {
+                let x = m.x(g, "x", Shape::tokens(windows * items, text, channels), act);
+                let weight = m.x(g, "weight", Shape::matrix(1, windows), DType::F32);
+                Box::new(move |g| window_mean::record(g, x, weight, act))
+            }
+            Call::Rotary { x, heads, dim, column, x_pair } => {
+                let xs = shape(x);
+                let x = Slice { tensor: m.x(g, "x", xs, act), column };
+                let weight = m.vector(g, "weight", dim, 1.0);
+                let turn = x_pair.map(|p| turn_table(g, m, [xs.height, xs.width], dim, p));
+                let heads = Heads { count: heads, dim };
+                Box::new(move |g| rotary::record(g, x, weight, heads, turn, 1e-6, act))
+            }
+            Call::Patchify { x, pack } => {
+                let x = m.x(g, "x", shape(x), act);
+                let record = if pack { patchify::pack } else { patchify::unpack };
+                Box::new(move |g| record(g, x, act))
             }
             Call::GroupNorm { x, c2, groups, eps, silu } => {
                 let xs = shape(x);
@@ -73,7 +130,21 @@ impl Call {
                 let x = m.x(g, "x", Shape::matrix(rows, channels), act);
                 let weight = m.vector(g, "weight", channels, 1.0);
                 let bias = m.vector(g, "bias", channels, 0.0);
-                Box::new(move |g| layer_norm::record(g, x, weight, bias, eps, act))
+                let affine = Affine::WeightBias(weight, bias);
+                Box::new(move |g| layer_norm::record(g, x, affine, eps, act))
+            }
+            Call::RmsNorm { rows, channels, eps } => {
+                let x = m.x(g, "x", Shape::matrix(rows, channels), act);
+                let weight = Affine::Weight(m.vector(g, "weight", channels, 1.0));
+                Box::new(move |g| layer_norm::record(g, x, weight, eps, act))
+            }
+            Call::ModulatedNorm { items, rows, channels, eps } => {
+                let x = m.x(g, "x", Shape::tokens(items, rows, channels), act);
+                let (shift, scale) = (4, modulation_scale(channels));
+                let table = Shape::matrix(items, scale + channels);
+                let table = m.random(g, "table", table, DType::F32, (0.0, 0.3));
+                let affine = Affine::Modulation(Modulation { table, scale, shift });
+                Box::new(move |g| layer_norm::record(g, x, affine, eps, act))
             }
             Call::Silu { rows, channels } => {
                 let x = m.x(g, "x", Shape::matrix(rows, channels), act);
@@ -170,4 +241,14 @@ fn low_pass(
     let minus = minus.then(|| m.x(g, "minus", xs, DType::F32));
     let base = base.then(|| m.x(g, "base", low.low_shape(xs), DType::F32));
     Box::new(move |g| low.reduce(g, x, ResampleExtras { minus, base }))
+}
+
+/// A rotary table for a grid.
+fn turn_table(g: &mut Graph, m: &mut Maker, grid: [u32; 2], dim: u32, x_pair: u32) -> Turn {
+    let positions = grid[0].max(grid[1]);
+    let first = x_pair.min(2) / 2 * 2;
+    let dims = [first, 2 * x_pair - first, dim - 2 * x_pair];
+    let values = rotary::table(dims, 100.0, positions);
+    let table = m.given(g, "turn", Shape::matrix(positions, dim), DType::F32, values);
+    Turn { table, x_pair }
 }

@@ -212,8 +212,9 @@ pub struct GenerateArgs {
 /// Model, sizes and method: what decides the work, whatever the prompt.
 #[derive(Debug, ClapArgs)]
 pub struct RequestArgs {
-    /// A model folder in diffusers layout. Default: the small model inside the program.
-    #[arg(short, long, value_name = "FOLDER")]
+    /// A model folder in diffusers layout (SDXL, FLUX.1), or one of the small models inside the program: tiny-sdxl
+    /// (default), tiny-flux.
+    #[arg(short, long, value_name = "FOLDER|NAME")]
     pub model: Option<PathBuf>,
     /// Width of the final picture in pixels.
     #[arg(short = 'W', long)]
@@ -224,8 +225,8 @@ pub struct RequestArgs {
     /// Steps of the first stage; later ones run the last part of them.
     #[arg(long, visible_alias = "num-inference-steps")]
     pub steps: Option<usize>,
-    /// How strongly the prompt guides; at most 1 means not at all.
-    #[arg(long, visible_alias = "guidance-scale")]
+    /// How strongly the prompt guides; at most 1 means not at all. For FLUX the guidance that it is told.
+    #[arg(long, visible_aliases = ["guidance-scale", "guidance"])]
     pub cfg_scale: Option<f32>,
     /// Guide from this share of the steps on, 0 to 1.
     #[arg(long, value_name = "SHARE")]
@@ -264,9 +265,15 @@ pub struct RequestArgs {
     /// Without structure guidance.
     #[arg(long)]
     pub no_sg: bool,
-    /// Shift the patches at random, per layer and step.
-    #[arg(long)]
+    /// Shift the patches at random, per layer and step. Default: for transformers (FLUX) only.
+    #[arg(long, overrides_with = "no_jitter")]
     pub jitter: bool,
+    /// Do not shift the patches.
+    #[arg(long)]
+    pub no_jitter: bool,
+    /// Tokens of the T5 encoder (FLUX), 1 to 512. Default: 512, or 256 for models without guidance.
+    #[arg(long, value_name = "N")]
+    pub max_sequence_length: Option<u32>,
 }
 
 impl RequestArgs {
@@ -292,7 +299,12 @@ impl RequestArgs {
             attention: self.attention.map_or(base.attention, Into::into),
             no_frequency_mixing: self.no_lfm || base.no_frequency_mixing,
             no_structure_guidance: self.no_sg || base.no_structure_guidance,
-            jitter: self.jitter || base.jitter,
+            jitter: match (self.jitter, self.no_jitter) {
+                (true, _) => Some(true),
+                (_, true) => Some(false),
+                _ => base.jitter,
+            },
+            max_sequence_length: self.max_sequence_length.or(base.max_sequence_length),
             ..base
         }
     }

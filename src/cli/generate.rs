@@ -41,7 +41,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         return Err(Error::usage("there is nothing to resume, and no prompt")
             .with_hint("give --prompt to start anew"));
     }
-    let files = open_model(&args.request)?;
+    let files = open_model(&args.request, recorded.as_ref())?;
     if let Some(recorded) = &recorded {
         same_model(recorded, &files, args.request.model.is_some())?;
     }
@@ -144,22 +144,30 @@ pub fn print_device(gpu: &Gpu) {
     errln!("{} ({}, {}), tier {tier}", facts.name, facts.backend, facts.driver);
 }
 
-/// The model folder that is named, or the model inside the program.
-pub fn open_model(args: &RequestArgs) -> Result<ModelFiles> {
-    match &args.model {
-        Some(folder) => ModelFiles::open(folder),
-        None => embedded_model(),
+/// The model that is named: a folder, or one inside the program; without a name the one that was `recorded`, if it is
+/// inside the program, or else the first of those.
+pub fn open_model(args: &RequestArgs, recorded: Option<&Metadata>) -> Result<ModelFiles> {
+    let Some(named) = &args.model else {
+        let recorded = recorded.and_then(|recorded| embedded(&recorded.model));
+        return recorded.or_else(|| embedded("tiny-sdxl")).ok_or_else(|| {
+            Error::usage("this build has no embedded model")
+                .with_hint("name a model folder with -m")
+        });
+    };
+    match named.to_str().and_then(embedded) {
+        Some(files) if !named.exists() => Ok(files),
+        _ => ModelFiles::open(named),
     }
 }
 
 #[cfg(feature = "embedded")]
-fn embedded_model() -> Result<ModelFiles> {
-    Ok(crate::embedded::tiny_sdxl())
+fn embedded(name: &str) -> Option<ModelFiles> {
+    crate::embedded::by_name(name)
 }
 
 #[cfg(not(feature = "embedded"))]
-fn embedded_model() -> Result<ModelFiles> {
-    Err(Error::usage("this build has no embedded model").with_hint("name a model folder with -m"))
+fn embedded(_: &str) -> Option<ModelFiles> {
+    None
 }
 
 /// The standard library's own randomness, which it draws from the system.

@@ -133,6 +133,9 @@ pub fn record(
         fits(g, "the second input", x2.shape, x.shape.with_channels(c2))?;
     }
     check_tail(g, shape, 1, &e)?;
+    if e.gate.is_some() || e.activation.is_gated() {
+        return Err(g.error("convolutions have no gate"));
+    }
     let y = g.tensor(shape, e.out);
     let (in_h, in_w) = (x.shape.height, x.shape.width);
     let rows_per_item = out_h * out_w;

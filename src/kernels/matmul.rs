@@ -24,15 +24,33 @@ pub enum Activation {
     QuickGelu,
     /// value · gelu(gate), over a weight with interleaved value and gate rows.
     Geglu,
+    /// The same with the tanh form of gelu (T5).
+    GegluTanh,
 }
 
-/// What happens to a product: `activation(acc + bias + row_vector) + residual`.
+impl Activation {
+    /// Whether each column of the result takes two of the product.
+    pub fn is_gated(self) -> bool {
+        matches!(self, Activation::Geglu | Activation::GegluTanh)
+    }
+}
+
+/// Columns `column ..` of a table `[batch, ..]` f32, a multiple of 4.
+#[derive(Debug, Clone, Copy)]
+pub struct Gate {
+    pub table: Tensor,
+    pub column: u32,
+}
+
+/// What happens to a product: `gate · activation(acc + bias + row_vector) + residual`.
 #[derive(Debug, Clone, Copy)]
 pub struct Epilogue {
     /// `[n]` f32.
     pub bias: Option<Tensor>,
     /// `[batch, n]` f32, one row per batch item.
     pub row_vector: Option<Tensor>,
+    /// One row per batch item; without a row vector, and of matrix products only.
+    pub gate: Option<Gate>,
     pub activation: Activation,
     /// Of the output's shape.
     pub residual: Option<Tensor>,
@@ -45,6 +63,7 @@ impl Default for Epilogue {
         Self {
             bias: None,
             row_vector: None,
+            gate: None,
             activation: Activation::None,
             residual: None,
             out: DType::F32,
@@ -64,6 +83,8 @@ pub struct Params {
     pub rows_per_item: u32,
     pub col0_4: u32,
     pub n4: u32,
+    pub vector4: u32,
+    pub vector_col4: u32,
 }
 
 /// The part of a variant that belongs to the epilogue and the engine.
@@ -73,15 +94,16 @@ pub(super) fn choose_tail(caps: &Caps, weight: DType, e: &Epilogue, engine: Engi
         Activation::None | Activation::Geglu => 0,
         Activation::Silu => 1,
         Activation::GeluErf => 2,
-        Activation::GeluTanh => 3,
+        Activation::GeluTanh | Activation::GegluTanh => 3,
         Activation::QuickGelu => 4,
     };
     engine
         .apply(Variant::new())
         .num("ACTIVATION", activation)
-        .flag("GATED", e.activation == Activation::Geglu)
+        .flag("GATED", e.activation.is_gated())
         .flag("HAS_BIAS", e.bias.is_some())
-        .flag("HAS_VECTOR", e.row_vector.is_some())
+        .flag("HAS_VECTOR", e.row_vector.is_some() || e.gate.is_some())
+        .flag("VECTOR_GATES", e.gate.is_some())
         .flag("HAS_RES", e.residual.is_some())
         .elem("w", engine.elem_in(caps, weight))
         .elem("bias", f32)
@@ -94,7 +116,7 @@ fn engine(caps: &Caps, x: Tensor, n: u32, e: &Epilogue) -> Engine {
     let product = Product {
         rows: x.shape.rows(),
         cols: n,
-        gated: e.activation == Activation::Geglu,
+        gated: e.activation.is_gated(),
         shared_taps: 1,
         even_k: x.shape.stride4().is_multiple_of(2),
         rows_per_item: x.shape.rows_per_item(),
@@ -110,6 +132,14 @@ pub(super) fn check_tail(g: &Graph, y: Shape, times: u32, e: &Epilogue) -> Resul
     if let Some(vector) = e.row_vector {
         fits(g, "the vector", vector.shape, Shape::matrix(y.batch, y.channels))?;
     }
+    if let Some(Gate { table, column }) = e.gate {
+        let shape = Shape::matrix(y.batch, table.shape.channels);
+        fits(g, "the gate", table.shape, shape)?;
+        let inside = column + y.channels <= table.shape.channels && column.is_multiple_of(4);
+        if !inside || e.row_vector.is_some() || e.activation.is_gated() {
+            return Err(g.error(format!("a gate from column {column} of {}", table.shape)));
+        }
+    }
     match e.residual {
         Some(residual) => fits(g, "the residual", residual.shape, y),
         None => Ok(()),
@@ -124,20 +154,23 @@ pub fn choose(caps: &Caps, x: Tensor, weight: DType, n: u32, e: &Epilogue) -> Va
 
 /// Records `[rows, k] · [n, k]ᵀ`; `n` is the number of output columns.
 pub fn record(g: &mut Graph, x: Tensor, weight: Tensor, n: u32, e: Epilogue) -> Result<Tensor> {
-    let times = if e.activation == Activation::Geglu { 2 } else { 1 };
+    let times = if e.activation.is_gated() { 2 } else { 1 };
     let want = Shape::matrix(times * n.next_multiple_of(4), x.shape.channels.next_multiple_of(4));
     fits(g, "the weight", weight.shape, want)?;
     check_tail(g, x.shape.with_channels(n), times, &e)?;
     let y = g.tensor(x.shape.with_channels(n), e.out);
     let (c4, n4) = (x.shape.stride4(), n.div_ceil(4));
     let rows_per_item = x.shape.rows_per_item();
+    let vector = e.gate.map(|gate| gate.table).or(e.row_vector);
+    let vector4 = vector.map_or(0, |t| t.shape.stride4());
+    let vector_col4 = e.gate.map_or(0, |gate| gate.column / 4);
     let engine = engine(g.caps(), x, n, &e);
     let variant = choose(g.caps(), x, weight.dtype, n, &e);
     g.op(&SPEC, variant)
         .read(x, Window::Rows)
         .read(weight, Window::Cols { times })
         .read_opt(e.bias, Window::Whole)
-        .read_opt(e.row_vector, Window::Whole)
+        .read_opt(vector, Window::Whole)
         .read_opt(e.residual, Window::Rows)
         .write(y, Window::Rows)
         .over(x.shape.rows(), n)
@@ -153,6 +186,8 @@ pub fn record(g: &mut Graph, x: Tensor, weight: Tensor, n: u32, e: Epilogue) -> 
                 rows_per_item,
                 col0_4: chunk.cols.start / 4,
                 n4,
+                vector4,
+                vector_col4,
             };
             Launch::new(&params, engine.groups(rows, cols))
         });

@@ -9,5 +9,8 @@ mod lanes;
 pub mod latent;
 pub mod layer_norm;
 pub mod matmul;
+pub mod patchify;
+pub mod rotary;
 pub mod silu;
+pub mod window_mean;
 pub mod windows;

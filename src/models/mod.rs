@@ -2,6 +2,8 @@
 
 pub mod config;
 pub mod embed;
+pub mod flux;
 pub mod sdxl_unet;
 pub mod text;
 pub mod vae;
+pub mod windows;

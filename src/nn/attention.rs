@@ -3,7 +3,7 @@
 use super::Linear;
 use crate::error::Result;
 use crate::graph::Graph;
-use crate::kernels::attention::{self, AttentionScope, Heads, Slice};
+use crate::kernels::attention::{self, Attention, AttentionScope, Heads, Slice};
 use crate::tensor::Tensor;
 use crate::weights::Weights;
 
@@ -65,7 +65,8 @@ impl SelfAttention {
     ) -> Result<Tensor> {
         let qkv = self.qkv.forward(g, x)?;
         let part = |i: u32| Slice { tensor: qkv, column: i * self.width };
-        let mixed = attention::record(g, part(0), part(1), part(2), self.heads, scope, x.dtype)?;
+        let heads = Attention::new(part(0), part(1), part(2), self.heads, scope);
+        let mixed = attention::record(g, heads, x.dtype)?;
         self.out.forward_add(g, mixed, residual)
     }
 }
@@ -103,8 +104,8 @@ impl CrossAttention {
         let q = Slice { tensor: self.q.forward(g, x)?, column: 0 };
         let kv = self.kv.forward_as(g, context, x.dtype)?;
         let part = |i: u32| Slice { tensor: kv, column: i * self.width };
-        let mixed =
-            attention::record(g, q, part(0), part(1), self.heads, AttentionScope::Full, x.dtype)?;
+        let heads = Attention::new(q, part(0), part(1), self.heads, AttentionScope::Full);
+        let mixed = attention::record(g, heads, x.dtype)?;
         self.out.forward_add(g, mixed, residual)
     }
 }

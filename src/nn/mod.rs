@@ -10,5 +10,5 @@ mod resnet;
 pub use attention::{CrossAttention, ProjectionNames, SelfAttention};
 pub use conv::Conv2d;
 pub use linear::{GatedLinear, Linear};
-pub use norm::{GroupNorm, LayerNorm};
+pub use norm::{GroupNorm, LayerNorm, RmsNorm, modulated_norm};
 pub use resnet::ResnetBlock;

@@ -2,8 +2,9 @@
 
 use crate::error::Result;
 use crate::graph::{Graph, WeightRef};
-use crate::kernels::{group_norm, layer_norm};
-use crate::tensor::Tensor;
+use crate::kernels::group_norm;
+use crate::kernels::layer_norm::{self, Affine, Modulation};
+use crate::tensor::{DType, Tensor};
 use crate::weights::Weights;
 
 /// Group normalisation with affine weight and bias.
@@ -67,6 +68,36 @@ impl LayerNorm {
     pub fn forward(&self, g: &mut Graph, x: Tensor) -> Result<Tensor> {
         let weight = g.weight(self.weight);
         let bias = g.weight(self.bias);
-        layer_norm::record(g, x, weight, bias, self.eps, x.dtype)
+        layer_norm::record(g, x, Affine::WeightBias(weight, bias), self.eps, x.dtype)
     }
+}
+
+/// RMS normalisation with a weight (transformers' `T5LayerNorm`).
+pub struct RmsNorm {
+    weight: WeightRef,
+    eps: f32,
+}
+
+impl RmsNorm {
+    /// `weight` of `channels` values.
+    pub fn load(w: &Weights, channels: u32, eps: f32) -> Result<Self> {
+        Ok(Self { weight: w.at("weight").vector(channels, channels)?, eps })
+    }
+
+    /// Normalises every row.
+    pub fn forward(&self, g: &mut Graph, x: Tensor) -> Result<Tensor> {
+        let weight = g.weight(self.weight);
+        layer_norm::record(g, x, Affine::Weight(weight), self.eps, x.dtype)
+    }
+}
+
+/// `norm(x) · (1 + scale) + shift`, without weights of its own, stored as `out`.
+pub fn modulated_norm(
+    g: &mut Graph,
+    x: Tensor,
+    modulation: Modulation,
+    eps: f32,
+    out: DType,
+) -> Result<Tensor> {
+    layer_norm::record(g, x, Affine::Modulation(modulation), eps, out)
 }

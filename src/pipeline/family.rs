@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
+use super::flux::Flux;
 use super::model::Model;
+use super::request::Defaults;
 use super::sdxl::Sdxl;
 use crate::error::{Error, Result};
 use crate::gpu::Caps;
@@ -14,6 +16,12 @@ use crate::scalediff::{Denoiser, Progress, SizePlan};
 pub(super) trait Family: Send {
     /// Side of the pictures it was trained on, in pixels.
     fn native_size(&self) -> u32;
+
+    /// What its published models are run with.
+    fn defaults(&self) -> Defaults;
+
+    /// Latents to the side of a token: sides of latents are multiples of it.
+    fn patch(&self) -> u32;
 
     /// The schedule for a number of steps; also tells whether that number can be run.
     fn schedule(&self, choice: SamplerChoice, steps: usize) -> Result<Schedule>;
@@ -27,10 +35,10 @@ pub(super) trait Family: Send {
     ) -> Result<Box<dyn Denoiser>>;
 
     /// For plans: the text encoders as graphs, in the order they run.
-    fn encoder_graphs(&self, caps: &Caps, guidance: f32) -> Result<Vec<Encoder>>;
+    fn encoder_graphs(&self, caps: &Caps, prompts: &Prompts) -> Result<Vec<Encoder>>;
 
     /// For plans: the denoiser with blank conditioning.
-    fn blank_denoiser(&mut self, guidance: f32, size: &SizePlan) -> Result<Box<dyn Denoiser>>;
+    fn blank_denoiser(&mut self, prompts: &Prompts, size: &SizePlan) -> Result<Box<dyn Denoiser>>;
 }
 
 /// A text encoder as a graph.
@@ -47,6 +55,8 @@ pub(super) struct Prompts<'a> {
     pub negative: Option<&'a str>,
     /// Scale between them; at most 1 means that the positive prompt alone counts.
     pub guidance: f32,
+    /// Tokens of the long text encoder, for families that have one.
+    pub length: u32,
 }
 
 /// Picks the family by the class that `model_index.json` names. `keep_loaded`: see
@@ -57,7 +67,12 @@ pub(super) fn open(model: &Model, keep_loaded: bool) -> Result<Box<dyn Family>> 
         "StableDiffusionXLPipeline" | "StableDiffusionXLImg2ImgPipeline" => {
             Ok(Box::new(Sdxl::open(model.clone(), keep_loaded)?))
         }
+        "FluxPipeline" | "FluxImg2ImgPipeline" => {
+            Ok(Box::new(Flux::open(model.clone(), keep_loaded)?))
+        }
         class => Err(Error::model(format!("model_index.json: a {class} is not supported"))
-            .with_hint("supported: StableDiffusionXLPipeline in diffusers layout")),
+            .with_hint(
+                "supported: StableDiffusionXLPipeline and FluxPipeline in diffusers layout",
+            )),
     }
 }

@@ -45,6 +45,7 @@ pub struct Pipeline {
 /// A request that can be carried out.
 struct Job {
     guidance: f32,
+    length: u32,
     options: CascadeOptions,
     schedule: Schedule,
     vae: VaeConfig,
@@ -59,9 +60,10 @@ impl Pipeline {
     /// A file that is missing or not what it should be, or a family that is not supported.
     pub fn load(engine: &Engine, files: &ModelFiles, options: LoadOptions) -> Result<Self> {
         let model = Model::new(engine.clone(), files.clone(), options.precision);
+        let family = family::open(&model, options.keep_loaded)?;
         Ok(Self {
-            defaults: Defaults::of(files)?,
-            family: family::open(&model, options.keep_loaded)?,
+            defaults: family.defaults().of(files)?,
+            family,
             codec: None,
             keep_loaded: options.keep_loaded,
             engine: engine.clone(),
@@ -152,8 +154,10 @@ impl Pipeline {
         options.check()?;
         let schedule = self.family.schedule(request.sampler_choice(), options.steps)?;
         let vae = self.model.vae_config()?;
-        let size = self.defaults.size(request, self.family.native_size(), vae.factor())?;
-        Ok(Job { guidance, options, schedule, vae, size })
+        let unit = vae.factor() * self.family.patch();
+        let size = self.defaults.size(request, self.family.native_size(), unit)?;
+        let length = self.defaults.length(request)?;
+        Ok(Job { guidance, length, options, schedule, vae, size })
     }
 
     fn run(
@@ -163,9 +167,9 @@ impl Pipeline {
         keep_picture: bool,
         progress: &mut dyn Progress,
     ) -> Result<(StageResult, Option<DeviceTensor>)> {
-        let Job { guidance, options, schedule, vae, size } = self.job(request)?;
+        let Job { guidance, length, options, schedule, vae, size } = self.job(request)?;
         let negative = request.negative_prompt.as_deref();
-        let prompts = Prompts { positive: &request.prompt, negative, guidance };
+        let prompts = Prompts { positive: &request.prompt, negative, guidance, length };
         // Nothing is left to denoise when the last stage is reached.
         let denoiser = match &reached {
             Some((stage, _)) if *stage == size.stages => None,

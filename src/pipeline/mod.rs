@@ -2,8 +2,10 @@
 //!
 //! [`Pipeline`] is the way in; the rest serves [`verify`](crate::verify) and tools.
 
+mod clip;
 mod codec;
 mod family;
+mod flux;
 mod generate;
 mod image;
 mod layout;
@@ -16,7 +18,9 @@ mod reached;
 mod request;
 mod sdxl;
 
+pub use clip::{TextStates, encode_clip};
 pub use codec::{VaeCodec, decode_raw, encode_raw};
+pub use flux::{Flux, FluxDenoiser, FluxText, encode_t5, flux_text};
 pub use generate::{LoadOptions, Pipeline};
 pub use image::Image;
 pub use layout::{channels_first, channels_last};
@@ -26,6 +30,4 @@ pub use picture::{DevicePicture, Picture};
 pub use plan::{Phase, plan};
 pub use reached::Reached;
 pub use request::{Defaults, Request};
-pub use sdxl::{
-    PromptIds, Sdxl, SdxlDenoiser, TextEmbedding, TextStates, embed, encode_text, tokenize,
-};
+pub use sdxl::{PromptIds, Sdxl, SdxlDenoiser, TextEmbedding, embed, tokenize};

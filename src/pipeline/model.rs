@@ -6,8 +6,9 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::gpu::{Engine, Limits, Slabs};
 use crate::models::config::Config;
+use crate::models::flux::{Flux, FluxConfig};
 use crate::models::sdxl_unet::{Unet, UnetConfig};
-use crate::models::text::{ClipConfig, ClipEncoder};
+use crate::models::text::{ClipConfig, ClipEncoder, T5Config, T5Encoder};
 use crate::models::vae::{Decoder, Encoder, VaeConfig};
 use crate::sampling::{SamplerChoice, Scheduler};
 use crate::tensor::DType;
@@ -118,6 +119,23 @@ impl Model {
     pub fn unet(&self) -> Result<Loaded<Unet>> {
         let config = self.unet_config()?;
         self.load("unet", "diffusion_pytorch_model", |w| Unet::load(w, config))
+    }
+
+    /// `transformer/config.json`.
+    pub fn flux_config(&self) -> Result<FluxConfig> {
+        FluxConfig::new(&self.config("transformer/config.json")?)
+    }
+
+    /// `transformer/`.
+    pub fn flux(&self) -> Result<Loaded<Flux>> {
+        let config = self.flux_config()?;
+        self.load("transformer", "diffusion_pytorch_model", |w| Flux::load(w, config))
+    }
+
+    /// The T5 encoder in a folder.
+    pub fn t5(&self, folder: &str) -> Result<Loaded<T5Encoder>> {
+        let config = T5Config::new(&self.config(&format!("{folder}/config.json"))?)?;
+        self.load(folder, "model", |w| T5Encoder::load(w, config))
     }
 
     /// The config in a text encoder's folder.

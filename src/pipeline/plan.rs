@@ -1,9 +1,9 @@
 //! What a request will need: memory, work and cuts of every phase, from configs alone.
 
 use super::codec::{record_decoder, record_encoder};
-use super::family;
+use super::family::{self, Prompts};
 use super::model::{Model, Precision};
-use super::request::{Defaults, Request};
+use super::request::Request;
 use crate::error::Result;
 use crate::gpu::Caps;
 use crate::graph::{Graph, Layout};
@@ -97,18 +97,20 @@ pub fn plan(
 ) -> Result<Vec<Phase>> {
     let model = Model::of_shapes(caps.limits, files.clone(), precision);
     let mut family = family::open(&model, false)?;
-    let defaults = Defaults::of(files)?;
+    let defaults = family.defaults().of(files)?;
     let (options, guidance) = (defaults.options(request)?, defaults.cfg_scale(request)?);
     options.check()?;
     let sampler = family.schedule(request.sampler_choice(), options.steps)?.sampler;
     let vae = model.vae_config()?;
-    let size = defaults.size(request, family.native_size(), vae.factor())?;
+    let size = defaults.size(request, family.native_size(), vae.factor() * family.patch())?;
 
+    let length = defaults.length(request)?;
+    let prompts = Prompts { positive: "", negative: None, guidance, length };
     let mut phases = Vec::new();
-    for encoder in family.encoder_graphs(caps, guidance)? {
+    for encoder in family.encoder_graphs(caps, &prompts)? {
         phases.push(Phase::new(encoder.name, &encoder.graph, caps, encoder.weight_bytes)?);
     }
-    let denoiser = family.blank_denoiser(guidance, &size)?;
+    let denoiser = family.blank_denoiser(&prompts, &size)?;
     let (encoder, decoder) = (model.vae_encoder()?, model.vae_decoder()?);
     let denoiser_bytes = denoiser.slabs().bytes();
     let skipped = restart_step(options.steps, options.restart_ratio);

@@ -1,6 +1,7 @@
 //! What a picture is asked for with.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::sampling::{Rng, Sampler, SamplerChoice};
@@ -23,7 +24,8 @@ pub struct Request {
     pub height: Option<u32>,
     /// Sampler steps of the first stage, 1 to 1000. Default: the model's, else 50.
     pub steps: Option<usize>,
-    /// Guidance scale, 0 to 1000; at most 1 means no guidance. Default: the model's, else 7.5.
+    /// Guidance scale, 0 to 1000. Of classifier-free guidance, where at most 1 means none; or what a
+    /// guidance-distilled transformer is told. Default: the model's, else 7.5 (SDXL) or 3.5 (FLUX).
     pub cfg_scale: Option<f32>,
     /// Guidance works from this share of the steps on, 0 to 1. Default: 0.
     pub guidance_start: Option<f64>,
@@ -56,8 +58,12 @@ pub struct Request {
     pub no_frequency_mixing: bool,
     /// Do without structure guidance. Default `false`.
     pub no_structure_guidance: bool,
-    /// Shift the patches at random, per layer and step (the paper's optional window shifting). Default `false`.
-    pub jitter: bool,
+    /// Shift the patches at random, per layer and step (the paper's optional window shifting). Default: the
+    /// model's, else off for U-Nets and on for transformers, as in the official code.
+    pub jitter: Option<bool>,
+    /// Tokens of the T5 encoder, for models that have one, 1 to 512. Default: the model's, else 512, or 256 for
+    /// models without guidance.
+    pub max_sequence_length: Option<u32>,
 }
 
 impl Request {
@@ -68,8 +74,8 @@ impl Request {
 }
 
 /// A model's default settings: the paper's, or what its `scalediff.json` says.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Defaults {
     /// Pixels; `None`: 4 × the training size.
     pub width: Option<u32>,
@@ -83,32 +89,74 @@ pub struct Defaults {
     pub restart_ratio: f64,
     /// See [`Request::scale_factor`].
     pub scale_factor: f64,
+    /// See [`Request::jitter`].
+    pub jitter: bool,
+    /// See [`Request::max_sequence_length`].
+    pub max_sequence_length: u32,
 }
 
 /// Doublings by default, as in the paper: 1024 to 4096.
 const DEFAULT_STAGES: u32 = 2;
 
-impl Default for Defaults {
-    fn default() -> Self {
-        Self {
-            width: None,
-            height: None,
-            steps: 50,
-            cfg_scale: 7.5,
-            restart_ratio: 0.4,
-            scale_factor: 0.125,
-        }
-    }
-}
-
 impl Defaults {
-    /// Those of a model folder.
-    pub fn of(files: &ModelFiles) -> Result<Self> {
-        if files.exists("scalediff.json") {
-            files.read_json("scalediff.json")
-        } else {
-            Ok(Self::default())
+    /// Of SDXL, as in the paper.
+    pub const SDXL: Self = Self {
+        width: None,
+        height: None,
+        steps: 50,
+        cfg_scale: 7.5,
+        restart_ratio: 0.4,
+        scale_factor: 0.125,
+        jitter: false,
+        max_sequence_length: 77,
+    };
+    /// Of FLUX.1-dev, as in the official scripts.
+    pub const FLUX_DEV: Self = Self {
+        steps: 30,
+        cfg_scale: 3.5,
+        restart_ratio: 0.6,
+        scale_factor: 0.25,
+        jitter: true,
+        max_sequence_length: 512,
+        ..Self::SDXL
+    };
+    /// Of FLUX.1-schnell, as in the official scripts.
+    pub const FLUX_SCHNELL: Self = Self {
+        steps: 4,
+        cfg_scale: 0.0,
+        restart_ratio: 0.5,
+        max_sequence_length: 256,
+        ..Self::FLUX_DEV
+    };
+
+    /// These with what a model folder's `scalediff.json` says.
+    ///
+    /// # Errors
+    /// A file of another shape.
+    pub fn of(self, files: &ModelFiles) -> Result<Self> {
+        const FILE: &str = "scalediff.json";
+        if !files.exists(FILE) {
+            return Ok(self);
         }
+        let own: Map<String, Value> = files.read_json(FILE)?;
+        let wrong = |e| Error::model(format!("{FILE}: {e}"));
+        let mut all = serde_json::to_value(self).map_err(wrong)?;
+        if let Value::Object(all) = &mut all {
+            all.extend(own);
+        }
+        serde_json::from_value(all).map_err(wrong)
+    }
+
+    /// Tokens of the long text encoder for a request.
+    ///
+    /// # Errors
+    /// A number out of range.
+    pub fn length(&self, request: &Request) -> Result<u32> {
+        let length = request.max_sequence_length.unwrap_or(self.max_sequence_length);
+        if !(1..=512).contains(&length) {
+            return Err(Error::usage(format!("{length} tokens of text, expected 1 to 512")));
+        }
+        Ok(length)
     }
 
     /// The low-pass for a request.
@@ -142,6 +190,8 @@ impl Defaults {
             restart_ratio: Some(request.restart_ratio.unwrap_or(self.restart_ratio)),
             scale_factor: Some(request.scale_factor.unwrap_or(self.scale_factor)),
             filter_cutoff,
+            jitter: Some(request.jitter.unwrap_or(self.jitter)),
+            max_sequence_length: Some(self.length(request)?),
             ..request.clone()
         })
     }
@@ -160,7 +210,7 @@ impl Defaults {
             structure_guidance: !request.no_structure_guidance,
             guidance_start: request.guidance_start.unwrap_or(0.0),
             guidance_stop: request.guidance_stop.unwrap_or(1.0),
-            jitter: request.jitter.then_some(request.seed),
+            jitter: request.jitter.unwrap_or(self.jitter).then_some(request.seed),
         })
     }
 

@@ -13,19 +13,38 @@ pub struct Slice<'a> {
 }
 
 impl Slice<'_> {
-    fn at(&self, row: usize, column: usize) -> f64 {
+    pub(super) fn at(&self, row: usize, column: usize) -> f64 {
         f64::from(self.values[row * self.channels + self.column + column])
     }
 }
 
-/// `softmax(scale · q·kᵀ) · v` per batch item and head; `[items · lq, heads · dim]`.
+/// `softmax(scale · q·k) · v` of one query over its keys and values.
+pub(super) fn softmax_mix(
+    q: &[f64],
+    keys: impl Iterator<Item = (Vec<f64>, Vec<f64>)>,
+    scale: f64,
+) -> Vec<f32> {
+    let dot = |k: &[f64]| scale * q.iter().zip(k).map(|(a, b)| a * b).sum::<f64>();
+    let scored: Vec<(f64, Vec<f64>)> = keys.map(|(k, v)| (dot(&k), v)).collect();
+    let top = scored.iter().map(|(s, _)| *s).fold(f64::NEG_INFINITY, f64::max);
+    let sum: f64 = scored.iter().map(|(s, _)| (s - top).exp()).sum();
+    let mix = |c: usize| scored.iter().map(|(s, v)| (s - top).exp() * v[c]).sum::<f64>();
+    (0..q.len()).map(|c| (mix(c) / sum) as f32).collect()
+}
+
+/// `softmax(scale · q·kᵀ + bias) · v` per batch item and head; `[items · lq, heads · dim]`. `bias` holds
+/// `lq + lk - 1` values per head, that of key j and query i at j - i + lq - 1; or nothing.
 pub fn attention(
     (q, k, v): (Slice, Slice, Slice),
     (items, lq, lk): (usize, usize, usize),
     heads: Heads,
     scope: AttentionScope,
     scale: f64,
+    bias: &[f32],
 ) -> Vec<f32> {
+    let distance = |head: usize, i: usize, j: usize| {
+        bias.get(head * (lq + lk - 1) + j + lq - 1 - i).map_or(0.0, |b| f64::from(*b))
+    };
     let (count, dim) = (heads.count as usize, heads.dim as usize);
     let mut y = vec![0.0; items * lq * count * dim];
     let mut one = |item: usize, i: usize, keys: &[usize]| {
@@ -36,7 +55,7 @@ pub fn attention(
                 .iter()
                 .map(|j| {
                     let dot = |c| q.at(row, column + c) * k.at(item * lk + j, column + c);
-                    scale * (0..dim).map(dot).sum::<f64>()
+                    scale * (0..dim).map(dot).sum::<f64>() + distance(head, i, *j)
                 })
                 .collect();
             let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -77,7 +96,12 @@ pub fn attention(
 }
 
 /// The blocks of one axis: their queries, and the keys that they see.
-fn blocks(len: u32, window: u32, jitter: u32, isolated: bool) -> Vec<(Range<usize>, Range<usize>)> {
+pub(super) fn blocks(
+    len: u32,
+    window: u32,
+    jitter: u32,
+    isolated: bool,
+) -> Vec<(Range<usize>, Range<usize>)> {
     let (len, window, jitter) = (i64::from(len), i64::from(window), i64::from(jitter));
     let (block, margin) = if isolated { (window, 0) } else { ((window / 2).max(1), window / 4) };
     let mut out = Vec::new();

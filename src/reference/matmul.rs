@@ -2,13 +2,15 @@
 
 use crate::kernels::matmul::Activation;
 
-/// The operands of an epilogue: `activation(acc + bias + row_vector) + residual`.
+/// The operands of an epilogue: `gate · activation(acc + bias + row_vector) + residual`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Tail<'a> {
     /// `[n]`, or `[2n]` values first when gated.
     pub bias: Option<&'a [f32]>,
     /// `[items, n]`.
     pub row_vector: Option<&'a [f32]>,
+    /// `[items, n]`.
+    pub gate: Option<&'a [f32]>,
     pub activation: Activation,
     /// `[rows, n]`.
     pub residual: Option<&'a [f32]>,
@@ -48,13 +50,14 @@ pub(super) fn finish(
                 Activation::None => v,
                 Activation::Silu => super::silu::one(v),
                 Activation::GeluErf => gelu(v),
-                Activation::GeluTanh => {
-                    let cubic = v + 0.044715 * v.powi(3);
-                    0.5 * v * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * cubic).tanh())
-                }
+                Activation::GeluTanh => gelu_tanh(v),
                 Activation::QuickGelu => v / (1.0 + (-1.702 * v).exp()),
                 Activation::Geglu => v * gelu(biased(row, n + column)),
+                Activation::GegluTanh => v * gelu_tanh(biased(row, n + column)),
             };
+            if let Some(gate) = tail.gate {
+                v *= f64::from(gate[row / (rows / items) * n + column]);
+            }
             if let Some(residual) = tail.residual {
                 v += f64::from(residual[row * n + column]);
             }
@@ -62,6 +65,11 @@ pub(super) fn finish(
         }
     }
     y
+}
+
+fn gelu_tanh(v: f64) -> f64 {
+    let cubic = v + 0.044715 * v.powi(3);
+    0.5 * v * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * cubic).tanh())
 }
 
 fn gelu(v: f64) -> f64 {

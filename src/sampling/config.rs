@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value};
 
+use super::flow::{FlowMatch, is_flow};
 use super::sampler::{Sampler, SamplerChoice};
-use super::schedule::{Karras, PredictionType, Scheduler, Spacing};
+use super::schedule::{Diffusion, Karras, PredictionType, Scheduler, Spacing};
 use crate::error::{Error, Result};
 
 /// Bounds what a config can make us allocate; real models train with 1000.
@@ -40,6 +41,11 @@ impl Scheduler {
     pub fn from_config(config: &Value, choice: SamplerChoice) -> Result<Self> {
         let map = config.as_object().ok_or_else(|| Error::model("expected a JSON object"))?;
         let keys = Keys(map);
+        if is_flow(config) {
+            let flow = FlowMatch::from_config(&keys, choice)?;
+            keys.log_unknown();
+            return Ok(Self::Flow(flow));
+        }
         let sampler = keys.sampler(choice)?;
         let named = choice.sampler.is_some();
         match sampler {
@@ -96,7 +102,7 @@ impl Scheduler {
         let alphas_cumprod: Vec<f32> = betas.iter().map(cumulate).collect();
         let train_sigmas = alphas_cumprod.iter().map(|a| ((1.0 - a) / a).sqrt()).collect();
         let karras = karras.then_some(Karras { sigma_min, sigma_max });
-        Ok(Self {
+        Ok(Self::Diffusion(Diffusion {
             alphas_cumprod,
             train_sigmas,
             sampler,
@@ -105,7 +111,7 @@ impl Scheduler {
             steps_offset,
             karras,
             ends_at_zero,
-        })
+        }))
     }
 }
 
@@ -164,7 +170,7 @@ fn linspace(start: f64, end: f64, count: usize) -> Vec<f32> {
 }
 
 /// A config's keys, read with errors that name the key and its value. `null` counts as absent.
-struct Keys<'a>(&'a Map<String, Value>);
+pub(super) struct Keys<'a>(&'a Map<String, Value>);
 
 impl Keys<'_> {
     /// Every key of these schedulers' configs, and those diffusers leaves behind from related ones.
@@ -173,6 +179,8 @@ impl Keys<'_> {
         "_diffusers_version",
         "_use_default_values",
         "algorithm_type",
+        "base_image_seq_len",
+        "base_shift",
         "beta_end",
         "beta_schedule",
         "beta_start",
@@ -183,19 +191,25 @@ impl Keys<'_> {
         "final_sigmas_type",
         "flow_shift",
         "interpolation_type",
+        "invert_sigmas",
         "lambda_min_clipped",
         "lower_order_final",
+        "max_image_seq_len",
+        "max_shift",
         "num_train_timesteps",
         "prediction_type",
         "rescale_betas_zero_snr",
         "sample_max_value",
         "set_alpha_to_one",
+        "shift",
+        "shift_terminal",
         "sigma_max",
         "sigma_min",
         "skip_prk_steps",
         "solver_order",
         "solver_type",
         "steps_offset",
+        "stochastic_sampling",
         "thresholding",
         "time_shift_type",
         "timestep_spacing",
@@ -252,7 +266,7 @@ impl Keys<'_> {
     }
 
     /// Refuses what is switched on among these.
-    fn must_be_off(&self, names: &[&str]) -> Result<()> {
+    pub(super) fn must_be_off(&self, names: &[&str]) -> Result<()> {
         for key in names {
             if self.flag(key, false)? {
                 return Err(self.unsupported(key, "false"));
@@ -261,17 +275,22 @@ impl Keys<'_> {
         Ok(())
     }
 
-    fn get(&self, key: &str) -> Option<&Value> {
+    pub(super) fn get(&self, key: &str) -> Option<&Value> {
         self.0.get(key).filter(|value| !value.is_null())
     }
 
-    fn unsupported(&self, key: &str, expected: &str) -> Error {
+    pub(super) fn unsupported(&self, key: &str, expected: &str) -> Error {
         let got = self.get(key).map_or_else(|| "absent".to_owned(), Value::to_string);
         let short: String = got.chars().take(80).collect();
         Error::model(format!("{key} is {short}, expected {expected}"))
     }
 
-    fn choice<T: Copy>(&self, key: &str, default: &str, choices: &[(&str, T)]) -> Result<T> {
+    pub(super) fn choice<T: Copy>(
+        &self,
+        key: &str,
+        default: &str,
+        choices: &[(&str, T)],
+    ) -> Result<T> {
         let value = self.get(key).map_or(Some(default), Value::as_str);
         let found = choices.iter().find(|(name, _)| Some(*name) == value);
         found.map(|(_, choice)| *choice).ok_or_else(|| {
@@ -280,14 +299,14 @@ impl Keys<'_> {
         })
     }
 
-    fn flag(&self, key: &str, default: bool) -> Result<bool> {
+    pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool> {
         self.get(key)
             .map_or(Some(default), Value::as_bool)
             .ok_or_else(|| self.unsupported(key, "true or false"))
     }
 
     /// A number above 0, if given.
-    fn number(&self, key: &str) -> Result<Option<f64>> {
+    pub(super) fn number(&self, key: &str) -> Result<Option<f64>> {
         match self.get(key).map(Value::as_f64) {
             None => Ok(None),
             Some(Some(value)) if value > 0.0 => Ok(Some(value)),
@@ -295,7 +314,7 @@ impl Keys<'_> {
         }
     }
 
-    fn integer(
+    pub(super) fn integer(
         &self,
         key: &str,
         default: usize,
@@ -308,7 +327,7 @@ impl Keys<'_> {
             .ok_or_else(|| self.unsupported(key, &format!("{} to {}", range.start(), range.end())))
     }
 
-    fn log_unknown(&self) {
+    pub(super) fn log_unknown(&self) {
         for key in self.0.keys() {
             if !Self::KNOWN.contains(&key.as_str()) {
                 log::debug!("scheduler config: unknown key {key:?} ignored");

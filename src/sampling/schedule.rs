@@ -4,6 +4,7 @@
 //! index of a denoising step. Arithmetic follows diffusers' own widths (`f32` tables, `f64` interpolation),
 //! because `1 - alpha_cumprod` cancels: one rounding more or less moves the first sigmas by 1e-4.
 
+use super::flow::FlowMatch;
 use super::sampler::Sampler;
 use crate::error::{Error, Result};
 
@@ -14,6 +15,8 @@ pub enum PredictionType {
     Epsilon,
     /// The velocity: `x0 = x / (s² + 1) - out · s / sqrt(s² + 1)`.
     VPrediction,
+    /// The velocity of a flow (`x = (1 - s)·x₀ + s·noise`): `x0 = x - s·out`.
+    Flow,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,9 +33,31 @@ pub(super) struct Karras {
     pub sigma_max: Option<f64>,
 }
 
-/// A sampler and the training's noise levels, from diffusers' `scheduler_config.json`.
+/// What a model's `scheduler_config.json` says.
 #[derive(Debug, Clone)]
-pub struct Scheduler {
+pub enum Scheduler {
+    /// Noise is added to the picture (SDXL).
+    Diffusion(Diffusion),
+    /// The picture turns into noise (FLUX).
+    Flow(FlowMatch),
+}
+
+impl Scheduler {
+    /// The schedule of a run of `steps` steps.
+    ///
+    /// # Errors
+    /// When `steps` is 0 or more than the training timesteps, and where the noise levels do not fall.
+    pub fn schedule(&self, steps: usize) -> Result<Schedule> {
+        match self {
+            Self::Diffusion(levels) => levels.schedule(steps),
+            Self::Flow(levels) => levels.schedule(steps),
+        }
+    }
+}
+
+/// A sampler and the training's noise levels.
+#[derive(Debug, Clone)]
+pub struct Diffusion {
     pub(super) alphas_cumprod: Vec<f32>,
     pub(super) train_sigmas: Vec<f32>,
     pub(super) sampler: Sampler,
@@ -71,20 +96,10 @@ pub fn restart_step(steps: usize, ratio: f64) -> usize {
     ((steps as f64 * (1.0 - ratio)) as usize).min(steps)
 }
 
-impl Scheduler {
+impl Diffusion {
     /// The product of `1 - beta` up to each training timestep.
     pub fn alphas_cumprod(&self) -> &[f32] {
         &self.alphas_cumprod
-    }
-
-    /// What the denoiser's output means.
-    pub fn prediction(&self) -> PredictionType {
-        self.prediction
-    }
-
-    /// How a run steps from level to level.
-    pub fn sampler(&self) -> Sampler {
-        self.sampler
     }
 
     /// The schedule of a run of `steps` steps.
@@ -177,6 +192,15 @@ impl Scheduler {
 }
 
 impl Schedule {
+    /// What the clean picture and unit noise are multiplied by at the noise level of `step`.
+    pub fn mix(&self, step: usize) -> (f32, f32) {
+        let sigma = self.sigmas[step];
+        match self.prediction {
+            PredictionType::Flow => (1.0 - sigma, sigma),
+            PredictionType::Epsilon | PredictionType::VPrediction => (1.0, sigma),
+        }
+    }
+
     /// The number of steps.
     pub fn steps(&self) -> usize {
         self.timesteps.len()
@@ -187,7 +211,11 @@ impl Schedule {
     ///
     /// `1 - abar` is taken as `sigma² / (1 + sigma²)`, which is the table's value at every integral timestep and
     /// is defined between them too. Steps past the end have weight 0.
+    /// Along a flow it is the noise level itself, as in the official code.
     pub fn sg_weight(&self, step: usize, restart: usize) -> f32 {
+        if self.prediction == PredictionType::Flow {
+            return self.sigmas.get(step).copied().unwrap_or(0.0);
+        }
         let one_minus_abar = |i: usize| {
             let variance = f64::from(self.sigmas.get(i).copied().unwrap_or(0.0)).powi(2);
             variance / (1.0 + variance)

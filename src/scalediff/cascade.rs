@@ -136,7 +136,7 @@ impl Cascade<'_> {
                         &last.latents,
                         &encoded,
                         &fresh,
-                        schedule.sigmas[step],
+                        schedule.mix(step),
                         options.filter,
                         options.frequency_mixing,
                     )?;

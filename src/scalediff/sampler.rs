@@ -35,12 +35,13 @@ impl Coefficients {
         let step = schedule.step(i, first);
         let sigma = f64::from(schedule.sigmas[i]);
         let norm = (sigma * sigma + 1.0).sqrt();
-        let (c_x, c_out) = match schedule.prediction {
-            PredictionType::Epsilon => (1.0, -sigma),
-            PredictionType::VPrediction => (1.0 / (norm * norm), -sigma / norm),
+        let (c_in, c_x, c_out) = match schedule.prediction {
+            PredictionType::Epsilon => (1.0 / norm, 1.0, -sigma),
+            PredictionType::VPrediction => (1.0 / norm, 1.0 / (norm * norm), -sigma / norm),
+            PredictionType::Flow => (1.0, 1.0, -sigma),
         };
         StepCoefficients {
-            c_in: (1.0 / norm) as f32,
+            c_in: c_in as f32,
             c_x: c_x as f32,
             c_out: c_out as f32,
             cfg,
@@ -219,13 +220,14 @@ pub(super) struct Restart {
     pub low: Vec<f32>,
 }
 
-/// Mixes the latent upsampling with the encoded picture and adds noise (the paper's latent frequency mixing).
+/// Mixes the latent upsampling with the encoded picture (the paper's latent frequency mixing) and returns `clean` parts
+/// of that with `noisy` parts of noise.
 pub(super) fn restart(
     gpu: &Gpu,
     previous: &Latents,
     encoded: &[f32],
     noise: &[f32],
-    sigma: f32,
+    (clean, noisy): (f32, f32),
     filter: Filter,
     mix: bool,
 ) -> Result<Restart> {
@@ -250,7 +252,7 @@ pub(super) fn restart(
         &mut g,
         "noising",
         StepCoefficients::SHAPE,
-        &Coefficients::sum(1.0, sigma, 0.0).values(),
+        &Coefficients::sum(clean, noisy, 0.0).values(),
     );
 
     let pass = LowPass::new(&mut g, full.height, full.width, filter, &mut fixed);

@@ -7,7 +7,8 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-use super::source::{Checkpoint, to_f16};
+use super::rows::Rows;
+use super::source::{Checkpoint, TensorView, to_f16};
 use crate::error::{Error, Result};
 use crate::gpu::{Gpu, Limits, Slabs};
 use crate::graph::WeightRef;
@@ -149,6 +150,25 @@ impl<'a> Weights<'a> {
         })
     }
 
+    /// The columns `from .. from + k` of a matrix `[n, of]`: the weights of one of several inputs that lie
+    /// side by side.
+    pub fn columns(&self, n: u32, of: u32, from: u32, k: u32) -> Result<WeightRef> {
+        self.push(n, 1, k, || {
+            let values = self.at("weight").values(&[n, of], &[])?;
+            let rows = values.chunks_exact(of as usize);
+            Ok(rows.flat_map(|row| &row[from as usize..][..k as usize]).copied().collect())
+        })
+    }
+
+    /// A gated layer whose values and gates are matrices `[n, k]` of their own; see [`Weights::gated`].
+    pub fn gated_parts(values: &Self, gates: &Self, n: u32, k: u32) -> Result<WeightRef> {
+        values.push(2 * n.next_multiple_of(4), 1, k, || {
+            let mut rows = values.at("weight").values(&[n, k], &[])?;
+            rows.extend(gates.at("weight").values(&[n, k], &[])?);
+            Ok(interleave(&rows, n as usize, k as usize))
+        })
+    }
+
     /// The `[2n, k]` matrix of a gated layer, value rows and gate rows interleaved in blocks of four,
     /// so that whoever owns eight columns of the product owns both sides of four gates.
     pub fn gated(&self, n: u32, k: u32) -> Result<WeightRef> {
@@ -202,6 +222,18 @@ impl<'a> Weights<'a> {
         })
     }
 
+    /// The table `[rows, width]` at this name, left in its file.
+    ///
+    /// # Errors
+    /// As [`Weights::values`].
+    pub fn rows(&self, rows: u32, width: u32) -> Result<Rows> {
+        let Source::Checkpoint(_, checkpoint) = self.loader.source else {
+            return Ok(Rows::blank(width));
+        };
+        self.view(checkpoint, &[rows, width], &[])?;
+        checkpoint.rows(&self.path, width).ok_or_else(|| self.missing())
+    }
+
     /// The values of the tensor at this name, for use on the host; zeros where only shapes are known.
     ///
     /// # Errors
@@ -210,6 +242,17 @@ impl<'a> Weights<'a> {
         let Source::Checkpoint(_, checkpoint) = self.loader.source else {
             return Ok(vec![0.0; shape.iter().map(|d| *d as usize).product()]);
         };
+        let view = self.view(checkpoint, shape, or)?;
+        view.to_f32().map_err(|e| e.at(&self.path).at(self.loader.component))
+    }
+
+    /// The tensor at this name, which must have the shape `shape` or `or`.
+    fn view<'c>(
+        &self,
+        checkpoint: &'c Checkpoint,
+        shape: &[u32],
+        or: &[u32],
+    ) -> Result<TensorView<'c>> {
         let view = checkpoint.get(&self.path).ok_or_else(|| self.missing())?;
         let same = |want: &[u32]| {
             view.shape.iter().map(|d| *d as u64).eq(want.iter().map(|d| u64::from(*d)))
@@ -220,7 +263,7 @@ impl<'a> Weights<'a> {
                 .with_hint("the config and the weights belong to different models"));
         }
         self.loader.state.borrow_mut().used.insert(self.path.clone());
-        view.to_f32().map_err(|e| e.at(&self.path).at(self.loader.component))
+        Ok(view)
     }
 
     /// An error at this name.

@@ -16,6 +16,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::header::read_header;
+use super::rows::Rows;
 use crate::error::{Error, Result};
 
 pub use safetensors::Dtype;
@@ -28,8 +29,13 @@ const MAX_JSON_BYTES: usize = 64 << 20;
 pub enum ModelFiles {
     /// A folder holding `model_index.json` and one subfolder per component.
     Folder(PathBuf),
-    /// `(relative path with forward slashes, contents)` of every file.
-    Embedded(&'static [(&'static str, &'static [u8])]),
+    /// Compiled in.
+    Embedded {
+        /// The model's name.
+        name: &'static str,
+        /// `(relative path with forward slashes, contents)` of every file.
+        files: &'static [(&'static str, &'static [u8])],
+    },
 }
 
 impl ModelFiles {
@@ -56,7 +62,7 @@ impl ModelFiles {
                 let last = absolute.file_name().map(|n| n.to_string_lossy().into_owned());
                 last.unwrap_or_else(|| "model".to_owned())
             }
-            Self::Embedded(_) => "embedded".to_owned(),
+            Self::Embedded { name, .. } => (*name).to_owned(),
         }
     }
 
@@ -64,7 +70,7 @@ impl ModelFiles {
     pub fn exists(&self, rel: &str) -> bool {
         match self {
             Self::Folder(root) => is_inside(rel) && root.join(rel).is_file(),
-            Self::Embedded(files) => files.iter().any(|(name, _)| *name == rel),
+            Self::Embedded { files, .. } => files.iter().any(|(name, _)| *name == rel),
         }
     }
 
@@ -83,7 +89,7 @@ impl ModelFiles {
                 let path = root.join(rel);
                 if path.exists() { read_file(&path, rel) } else { Err(missing()) }
             }
-            Self::Embedded(files) => files
+            Self::Embedded { files, .. } => files
                 .iter()
                 .find(|(name, _)| *name == rel)
                 .map(|(_, data)| Bytes(Repr::Static(data)))
@@ -298,6 +304,13 @@ impl Checkpoint {
         let entry = self.tensors.get(name)?;
         let data = self.files.get(entry.file)?.get(entry.range.clone())?;
         Some(TensorView { dtype: entry.dtype, shape: &entry.shape, data })
+    }
+
+    /// The rows of the matrix called `name`, to be read one by one.
+    pub(super) fn rows(&self, name: &str, width: u32) -> Option<Rows> {
+        let entry = self.tensors.get(name)?;
+        let bytes = self.files.get(entry.file)?.clone();
+        Some(Rows::new(bytes, entry.range.clone(), entry.dtype, width))
     }
 
     /// The values of the tensor called `name`, row-major.

@@ -96,7 +96,7 @@ fn files_to_resume_from() {
     let others = [
         Request { steps: Some(3), ..metadata().request },
         Request { prompt: "x".repeat(100_000), ..metadata().request },
-        Request { seed: 1, jitter: true, ..metadata().request },
+        Request { seed: 1, jitter: Some(true), ..metadata().request },
     ];
     for request in others {
         let json = Metadata { request, ..metadata() }.to_json().unwrap();

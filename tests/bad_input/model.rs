@@ -38,7 +38,7 @@ struct Folder(PathBuf);
 
 impl Folder {
     fn new(name: &str) -> Self {
-        let ModelFiles::Embedded(files) = embedded::tiny_sdxl() else { panic!("embedded") };
+        let ModelFiles::Embedded { files, .. } = embedded::tiny_sdxl() else { panic!("embedded") };
         let root = folder(name);
         for (rel, bytes) in files {
             let path = root.join(rel);
@@ -103,7 +103,7 @@ fn files_that_are_not_what_they_should_be() {
     let folder = Folder::new("files");
     let mut judge = Judge::default();
     judge.right("the model itself", || read(&folder.files()));
-    let ModelFiles::Embedded(files) = embedded::tiny_sdxl() else { panic!("embedded") };
+    let ModelFiles::Embedded { files, .. } = embedded::tiny_sdxl() else { panic!("embedded") };
     for (rel, bytes) in files {
         let noise: Vec<u8> =
             (0..5000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();

@@ -230,7 +230,7 @@ fn files_stay_inside_the_model_and_errors_name_them() {
     assert_eq!(error, "config.json: trailing comma at line 2 column 4");
     assert!(ModelFiles::open(&scratch.0.join("none")).is_err());
     assert!(ModelFiles::open(&scratch.0.join("secret.json")).is_err());
-    let embedded = ModelFiles::Embedded(&[("unet/config.json", b"[1, 2]")]);
+    let embedded = ModelFiles::Embedded { name: "it", files: &[("unet/config.json", b"[1, 2]")] };
     assert_eq!(embedded.read_json::<Vec<u8>>("unet/config.json").unwrap(), [1, 2]);
     assert!(embedded.exists("unet/config.json") && embedded.read("config.json").is_err());
 }

@@ -2,6 +2,7 @@
 //! networks; those of latents have a file of their own.
 
 mod latents;
+mod tokens;
 
 use scalediff::kernels::attention::{AttentionScope, PatchGeometry};
 use scalediff::kernels::matmul::Activation;
@@ -11,7 +12,7 @@ use scalediff::bench::call::{Tail, Taps};
 
 /// All cases.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    NETWORKS.iter().chain(latents::LATENTS)
+    NETWORKS.iter().chain(latents::LATENTS).chain(tokens::TOKENS)
 }
 
 /// A call with the statistics of its activations and the error that may remain.
@@ -24,28 +25,28 @@ pub struct Case {
     pub tolerance: f64,
 }
 
-const fn case(name: &'static str, tolerance: f64, call: Call) -> Case {
+pub const fn case(name: &'static str, tolerance: f64, call: Call) -> Case {
     filled(name, tolerance, (0.0, 1.0), call)
 }
 
-const fn filled(name: &'static str, tolerance: f64, fill: (f64, f64), call: Call) -> Case {
+pub const fn filled(name: &'static str, tolerance: f64, fill: (f64, f64), call: Call) -> Case {
     Case { name, call, fill, tolerance }
 }
 
 /// f32 sums of k products of random sign: about eps · sqrt(k) ≤ 6e-8 · 54, with room for unlucky tails
 /// and another order of the sums.
-const SUM: f64 = 1e-5;
+pub const SUM: f64 = 1e-5;
 /// exp, tanh and division of drivers have a few ulp each, and gelu cancels near zero.
-const ACTIVATED: f64 = 2e-5;
+pub const ACTIVATED: f64 = 2e-5;
 /// exp may have 2 ulp + 2·|x| ulp (WGSL): |x| is up to 10 here.
 const EXP: f64 = 6e-6;
 /// Statistics in f32 over a few thousand values; rsqrt has 2 ulp.
-const NORM: f64 = 6e-6;
+pub const NORM: f64 = 6e-6;
 /// Sums of some tens of values near 500 in f32 round by |mean| · eps · 32 = 1e-3 of the deviation, 1, at
 /// worst. A difference of squares would be off by 500² · eps = 1.5e-2 at best.
 const SHIFTED: f64 = 1e-3;
 /// Softmax: exp2 of a difference of two scores, then a sum of products.
-const SOFTMAX: f64 = 2e-5;
+pub const SOFTMAX: f64 = 2e-5;
 
 const fn full(lq: u32, lk: u32, heads: u32, dim: u32) -> Call {
     scoped(lq, lk, heads, dim, AttentionScope::Full)
@@ -89,7 +90,7 @@ const fn patches_of(
     scoped(grid.0 * grid.1, grid.0 * grid.1, heads, dim, scope)
 }
 
-const fn linear(rows: u32, k: u32, n: u32, tail: Tail) -> Call {
+pub const fn linear(rows: u32, k: u32, n: u32, tail: Tail) -> Call {
     Matmul { items: 2, rows, k, n, tail }
 }
 

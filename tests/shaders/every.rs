@@ -3,12 +3,12 @@
 
 use scalediff::gpu::Caps;
 use scalediff::graph::{Graph, Op};
-use scalediff::kernels::attention::{self, AttentionScope, Heads, PatchGeometry, Slice};
+use scalediff::kernels::attention::{self, Attention, AttentionScope, Heads, PatchGeometry, Slice};
 use scalediff::kernels::conv2d::{self, Geometry};
 use scalediff::kernels::fft::{self, Direction, FftExtras};
 use scalediff::kernels::group_norm::{self, GroupNorm};
 use scalediff::kernels::latent::{self, Axis, ResampleExtras};
-use scalediff::kernels::layer_norm;
+use scalediff::kernels::layer_norm::{self, Affine, Modulation};
 use scalediff::kernels::matmul::{self, Activation, Epilogue};
 use scalediff::kernels::silu;
 use scalediff::kernels::windows::{self, WindowGrid};
@@ -65,16 +65,17 @@ fn epilogues(g: &mut Graph, y: Shape, res: DType, out: DType) -> Vec<Epilogue> {
         Activation::GeluTanh,
         Activation::QuickGelu,
         Activation::Geglu,
+        Activation::GegluTanh,
     ] {
         for bits in 0..8 {
             // The gated form has no row vector.
-            if bits & 2 != 0 && activation == Activation::Geglu {
+            if bits & 2 != 0 && activation.is_gated() {
                 continue;
             }
             all.push(Epilogue {
-                bias: (bits & 1 != 0)
-                    .then_some(biases[usize::from(activation == Activation::Geglu)]),
+                bias: (bits & 1 != 0).then_some(biases[usize::from(activation.is_gated())]),
                 row_vector: (bits & 2 != 0).then_some(row_vector),
+                gate: None,
                 activation,
                 residual: (bits & 4 != 0).then_some(residual),
                 out,
@@ -109,7 +110,7 @@ fn matmul_family(g: &mut Graph) {
             let uniform = [w, res, out].iter().all(|d| *d == x.dtype);
             let make = if uniform { epilogues } else { extremes };
             for e in make(g, shape.with_channels(n), res, out) {
-                let gated = usize::from(e.activation == Activation::Geglu);
+                let gated = usize::from(e.activation.is_gated());
                 matmul::record(g, x, weights[gated], n, e).unwrap();
             }
         }
@@ -140,7 +141,7 @@ fn conv2d_family(g: &mut Graph) {
                     let k = taps * (c1 + c2).next_multiple_of(4);
                     let weight = input(g, Shape::matrix(u32::next_multiple_of(n, 4), k), w);
                     for e in extremes(g, y, res, out) {
-                        if e.activation != Activation::Geglu {
+                        if !e.activation.is_gated() {
                             conv2d::record(g, x, x2, weight, n, geometry, e).unwrap();
                         }
                     }
@@ -181,7 +182,8 @@ fn attention_family(g: &mut Graph) {
                         let slice = |tensor| Slice { tensor, column };
                         let q = slice(input(g, shape, q));
                         let (k, v) = (slice(input(g, shape, kv)), slice(input(g, shape, kv)));
-                        attention::record(g, q, k, v, heads, scope, out).unwrap();
+                        let call = Attention::new(q, k, v, heads, scope);
+                        attention::record(g, call, out).unwrap();
                     }
                 }
             }
@@ -200,7 +202,15 @@ fn norms_family(g: &mut Graph) {
                 group_norm::record(g, x, x2, norm, out).unwrap();
             }
             if x2.is_none() {
-                layer_norm::record(g, x, affine, affine, 1e-5, out).unwrap();
+                let table = input(g, Shape::matrix(2, 2 * (c1 + c2) + 8), F32);
+                let (shift, scale) = (0, (c1 + c2).next_multiple_of(4));
+                for affine in [
+                    Affine::WeightBias(affine, affine),
+                    Affine::Weight(affine),
+                    Affine::Modulation(Modulation { table, shift, scale }),
+                ] {
+                    layer_norm::record(g, x, affine, 1e-5, out).unwrap();
+                }
             }
         }
     }

@@ -12,6 +12,9 @@ const D8: u32 = (D4 + 1u) / 2u;
 
 #import softmax
 
+// A lane without a query computes on the chunk's first one and drops the result.
+fn some_row(row: u32) -> u32 { return select(row, params.y_row0, row == NO_ROW); }
+
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let tile0 = first_tile_at(params.y_row0);
@@ -33,14 +36,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
         rows[r] = row;
         m[r] = LOWEST;
         l[r] = 0.0;
-        // A lane without a query computes on the chunk's first one and drops the result.
-        let from_row = select(row, params.y_row0, row == NO_ROW);
-        for (var d = 0u; d < D8; d++) {
-            q[r][d] = query2(from_row, head, d);
-            acc[r][d] = mat2x4(vec4(0.0), vec4(0.0));
-        }
+        for (var d = 0u; d < D8; d++) { acc[r][d] = mat2x4(vec4(0.0), vec4(0.0)); }
         if (CARRY_IN) {
-            let at = ((from_row - params.y_row0) * high(params.items_heads) + head) * STATE4;
+            let at = ((some_row(row) - params.y_row0) * high(params.items_heads) + head) * STATE4;
             let state = load_state(at);
             m[r] = state.x;
             l[r] = state.y;
@@ -51,61 +49,66 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
         }
     }
 
-    // One source of keys today; text tokens that join image tokens would be a second pass of this loop.
-    for (var t0 = tile.keys.begin; t0 < tile.keys.end; t0 += LANES) {
-        let at = key_row(tile.keys, min(t0 + lane, tile.keys.end - 1u));
-        var k: array<mat2x4<f32>, D8>;
-        for (var d = 0u; d < D8; d++) { k[d] = key2(at, head, d); }
-        var s: array<array<f32, LANES>, RQ>;
-        for (var j = 0u; j < LANES; j++) {
-            // Two sums to a score: one alone would wait for itself.
-            var even: array<f32, RQ>;
-            var odd: array<f32, RQ>;
-            for (var d = 0u; d < D8; d++) {
-                let k_even = subgroupShuffle(k[d][0], lane0 + j);
-                let k_odd = subgroupShuffle(k[d][1], lane0 + j);
-                for (var r = 0u; r < RQ; r++) {
-                    even[r] = plus_dot(q[r][d][0], k_even, even[r]);
-                    if (2u * d + 1u < D4) { odd[r] = plus_dot(q[r][d][1], k_odd, odd[r]); }
-                }
-            }
-            for (var r = 0u; r < RQ; r++) { s[r][j] = even[r] + odd[r]; }
-        }
-        let t_a = vec4(t0) + vec4(0u, 1u, 2u, 3u);
-        let t_b = t_a + vec4(4u);
-        var p: array<array<f32, LANES>, RQ>;
-        var keep: array<f32, RQ>;
+    for (var source = 0u; source < SOURCES; source++) {
+        let keys = keys_of(tile, source);
         for (var r = 0u; r < RQ; r++) {
-            var seen_a = t_a < vec4(tile.keys.end);
-            var seen_b = t_b < vec4(tile.keys.end);
-            if (SCOPE == CAUSAL) {
-                seen_a = seen_a & (t_a <= vec4(tile.first + r * LANES + lane));
-                seen_b = seen_b & (t_b <= vec4(tile.first + r * LANES + lane));
-            }
-            let a = select(vec4(LOWEST), vec4(s[r][0], s[r][1], s[r][2], s[r][3]), seen_a);
-            let b = select(vec4(LOWEST), vec4(s[r][4], s[r][5], s[r][6], s[r][7]), seen_b);
-            let top = max(a, b);
-            let new_m = max(max(m[r], max(top.x, top.y)), max(top.z, top.w));
-            keep[r] = exp2_of(vec4(m[r] - new_m)).x;
-            m[r] = new_m;
-            // A query that has seen no key yet has new_m = LOWEST, and masked keys would weigh 1.
-            let p_a = select(vec4(0.0), exp2_of(a - new_m), seen_a);
-            let p_b = select(vec4(0.0), exp2_of(b - new_m), seen_b);
-            let sum = p_a + p_b;
-            l[r] = fma(l[r], keep[r], (sum.x + sum.y) + (sum.z + sum.w));
-            p[r] = array(p_a.x, p_a.y, p_a.z, p_a.w, p_b.x, p_b.y, p_b.z, p_b.w);
+            for (var d = 0u; d < D8; d++) { q[r][d] = query2(tile, keys.text, some_row(rows[r]), head, d); }
         }
-        for (var d = 0u; d < D8; d++) {
-            let v = value2(at, head, d);
-            for (var r = 0u; r < RQ; r++) { acc[r][d] = acc[r][d] * keep[r]; }
+        for (var t0 = keys.begin; t0 < keys.end; t0 += LANES) {
+            let at = key_row(keys, min(t0 + lane, keys.end - 1u));
+            var k: array<mat2x4<f32>, D8>;
+            for (var d = 0u; d < D8; d++) { k[d] = key2(keys.text, at, head, d); }
+            var s: array<array<f32, LANES>, RQ>;
             for (var j = 0u; j < LANES; j++) {
-                let v_even = subgroupShuffle(v[0], lane0 + j);
-                for (var r = 0u; r < RQ; r++) { acc[r][d][0] = fma(vec4(p[r][j]), v_even, acc[r][d][0]); }
+                // Two sums to a score: one alone would wait for itself.
+                var even: array<f32, RQ>;
+                var odd: array<f32, RQ>;
+                for (var d = 0u; d < D8; d++) {
+                    let k_even = subgroupShuffle(k[d][0], lane0 + j);
+                    let k_odd = subgroupShuffle(k[d][1], lane0 + j);
+                    for (var r = 0u; r < RQ; r++) {
+                        even[r] = plus_dot(q[r][d][0], k_even, even[r]);
+                        if (2u * d + 1u < D4) { odd[r] = plus_dot(q[r][d][1], k_odd, odd[r]); }
+                    }
+                }
+                for (var r = 0u; r < RQ; r++) { s[r][j] = even[r] + odd[r] + score_bias(head, tile.first + r * LANES + lane, t0 + j); }
             }
-            if (2u * d + 1u < D4) {
+            let t_a = vec4(t0) + vec4(0u, 1u, 2u, 3u);
+            let t_b = t_a + vec4(4u);
+            var p: array<array<f32, LANES>, RQ>;
+            var keep: array<f32, RQ>;
+            for (var r = 0u; r < RQ; r++) {
+                var seen_a = t_a < vec4(keys.end);
+                var seen_b = t_b < vec4(keys.end);
+                if (SCOPE == CAUSAL) {
+                    seen_a = seen_a & (t_a <= vec4(tile.first + r * LANES + lane));
+                    seen_b = seen_b & (t_b <= vec4(tile.first + r * LANES + lane));
+                }
+                let a = select(vec4(LOWEST), vec4(s[r][0], s[r][1], s[r][2], s[r][3]), seen_a);
+                let b = select(vec4(LOWEST), vec4(s[r][4], s[r][5], s[r][6], s[r][7]), seen_b);
+                let top = max(a, b);
+                let new_m = max(max(m[r], max(top.x, top.y)), max(top.z, top.w));
+                keep[r] = exp2_of(vec4(m[r] - new_m)).x;
+                m[r] = new_m;
+                // A query that has seen no key yet has new_m = LOWEST, and masked keys would weigh 1.
+                let p_a = select(vec4(0.0), exp2_of(a - new_m), seen_a);
+                let p_b = select(vec4(0.0), exp2_of(b - new_m), seen_b);
+                let sum = p_a + p_b;
+                l[r] = fma(l[r], keep[r], (sum.x + sum.y) + (sum.z + sum.w));
+                p[r] = array(p_a.x, p_a.y, p_a.z, p_a.w, p_b.x, p_b.y, p_b.z, p_b.w);
+            }
+            for (var d = 0u; d < D8; d++) {
+                let v = value2(keys.text, at, head, d);
+                for (var r = 0u; r < RQ; r++) { acc[r][d] = acc[r][d] * keep[r]; }
                 for (var j = 0u; j < LANES; j++) {
-                    let v_odd = subgroupShuffle(v[1], lane0 + j);
-                    for (var r = 0u; r < RQ; r++) { acc[r][d][1] = fma(vec4(p[r][j]), v_odd, acc[r][d][1]); }
+                    let v_even = subgroupShuffle(v[0], lane0 + j);
+                    for (var r = 0u; r < RQ; r++) { acc[r][d][0] = fma(vec4(p[r][j]), v_even, acc[r][d][0]); }
+                }
+                if (2u * d + 1u < D4) {
+                    for (var j = 0u; j < LANES; j++) {
+                        let v_odd = subgroupShuffle(v[1], lane0 + j);
+                        for (var r = 0u; r < RQ; r++) { acc[r][d][1] = fma(vec4(p[r][j]), v_odd, acc[r][d][1]); }
+                    }
                 }
             }
         }

@@ -52,6 +52,10 @@ fn weighted(o: ptr<function, array<array<vec4<f32>, RQ>, OWN4>>, n: u32, first_q
     }
 }
 
+fn bias_of(head: u32, i: u32, t: u32) -> vec4<f32> {
+    return vec4(score_bias(head, i, t), score_bias(head, i, t + 1u), score_bias(head, i, t + 2u), score_bias(head, i, t + 3u));
+}
+
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
     let tile0 = first_tile_at(params.y_row0);
@@ -82,61 +86,63 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
         }
     }
 
-    // One source of keys today; text tokens that join image tokens would be a second pass of this loop.
-    for (var t0 = tile.keys.begin; t0 < tile.keys.end; t0 += BLOCK_K) {
-        var s: array<vec4<f32>, RQ>;
-        for (var chunk = 0u; chunk < CHUNKS; chunk++) {
-            workgroupBarrier();
-            for (var e = lid; e < BLOCK_Q * LANES; e += WG) {
-                let d4 = chunk * LANES + e % LANES;
-                let row = tile_row(tile, e / LANES);
-                var q = vec4(0.0);
-                if (row != NO_ROW && d4 < D4) { q = query(row, head, d4); }
-                tile_q[e / LANES * PAD + e % LANES] = q;
+    for (var source = 0u; source < SOURCES; source++) {
+        let keys = keys_of(tile, source);
+        for (var t0 = keys.begin; t0 < keys.end; t0 += BLOCK_K) {
+            var s: array<vec4<f32>, RQ>;
+            for (var chunk = 0u; chunk < CHUNKS; chunk++) {
+                workgroupBarrier();
+                for (var e = lid; e < BLOCK_Q * LANES; e += WG) {
+                    let d4 = chunk * LANES + e % LANES;
+                    let row = tile_row(tile, e / LANES);
+                    var q = vec4(0.0);
+                    if (row != NO_ROW && d4 < D4) { q = query_for(tile, keys.text, row, head, d4); }
+                    tile_q[e / LANES * PAD + e % LANES] = q;
+                }
+                for (var e = lid; e < BLOCK_K * LANES; e += WG) {
+                    let d4 = chunk * LANES + e % LANES;
+                    let t = t0 + e / LANES;
+                    var k = vec4(0.0);
+                    if (t < keys.end && d4 < D4) { k = key(keys.text, key_row(keys, t), head, d4); }
+                    tile_kv[key_slot(e / LANES) * PAD + e % LANES] = k;
+                }
+                workgroupBarrier();
+                scores(&s, first_query, lane);
             }
-            for (var e = lid; e < BLOCK_K * LANES; e += WG) {
-                let d4 = chunk * LANES + e % LANES;
-                let t = t0 + e / LANES;
-                var k = vec4(0.0);
-                if (t < tile.keys.end && d4 < D4) { k = key(key_row(tile.keys, t), head, d4); }
-                tile_kv[key_slot(e / LANES) * PAD + e % LANES] = k;
-            }
-            workgroupBarrier();
-            scores(&s, first_query, lane);
-        }
 
-        // Keys beyond the end, or after the query, get a score that no maximum takes.
-        for (var r = 0u; r < RQ; r++) {
-            let t = vec4(t0 + lane * RK) + vec4(0u, 1u, 2u, 3u);
-            var seen = t < vec4(tile.keys.end);
-            if (SCOPE == CAUSAL) { seen = seen & (t <= vec4(tile.first + first_query + r)); }
-            s[r] = select(vec4(LOWEST), s[r], seen);
-            part[(first_query + r) * LANES + lane] = max(max(s[r].x, s[r].y), max(s[r].z, s[r].w));
-        }
-        workgroupBarrier();
-        for (var r = 0u; r < RQ; r++) {
-            var new_m = m[r];
-            for (var j = 0u; j < LANES; j++) { new_m = max(new_m, part[(first_query + r) * LANES + j]); }
-            let keep = exp2(m[r] - new_m);
-            let p = select(exp2(s[r] - new_m), vec4(0.0), s[r] == vec4(LOWEST));
-            m[r] = new_m;
-            l[r] = fma(l[r], keep, p.x + p.y + p.z + p.w);
-            for (var n = 0u; n < OWN4; n++) { acc[n][r] *= keep; }
-            tile_q[(first_query + r) * PAD + lane] = p;
-        }
-
-        for (var n = 0u; n < OWN4; n++) {
-            workgroupBarrier();
-            for (var e = lid; e < BLOCK_K * LANES; e += WG) {
-                let own = n * LANES + e % LANES;
-                let d4 = slice * SLICE4 + own;
-                let t = t0 + e / LANES;
-                var v = vec4(0.0);
-                if (t < tile.keys.end && own < SLICE4 && d4 < D4) { v = value(key_row(tile.keys, t), head, d4); }
-                tile_kv[e / LANES * PAD + e % LANES] = v;
+            // Keys beyond the end, or after the query, get a score that no maximum takes.
+            for (var r = 0u; r < RQ; r++) {
+                let t = vec4(t0 + lane * RK) + vec4(0u, 1u, 2u, 3u);
+                var seen = t < vec4(keys.end);
+                if (SCOPE == CAUSAL) { seen = seen & (t <= vec4(tile.first + first_query + r)); }
+                s[r] = select(vec4(LOWEST), s[r] + bias_of(head, tile.first + first_query + r, t.x), seen);
+                part[(first_query + r) * LANES + lane] = max(max(s[r].x, s[r].y), max(s[r].z, s[r].w));
             }
             workgroupBarrier();
-            weighted(&acc, n, first_query, lane);
+            for (var r = 0u; r < RQ; r++) {
+                var new_m = m[r];
+                for (var j = 0u; j < LANES; j++) { new_m = max(new_m, part[(first_query + r) * LANES + j]); }
+                let keep = exp2(m[r] - new_m);
+                let p = select(exp2(s[r] - new_m), vec4(0.0), s[r] == vec4(LOWEST));
+                m[r] = new_m;
+                l[r] = fma(l[r], keep, p.x + p.y + p.z + p.w);
+                for (var n = 0u; n < OWN4; n++) { acc[n][r] *= keep; }
+                tile_q[(first_query + r) * PAD + lane] = p;
+            }
+
+            for (var n = 0u; n < OWN4; n++) {
+                workgroupBarrier();
+                for (var e = lid; e < BLOCK_K * LANES; e += WG) {
+                    let own = n * LANES + e % LANES;
+                    let d4 = slice * SLICE4 + own;
+                    let t = t0 + e / LANES;
+                    var v = vec4(0.0);
+                    if (t < keys.end && own < SLICE4 && d4 < D4) { v = value(keys.text, key_row(keys, t), head, d4); }
+                    tile_kv[e / LANES * PAD + e % LANES] = v;
+                }
+                workgroupBarrier();
+                weighted(&acc, n, first_query, lane);
+            }
         }
     }
 

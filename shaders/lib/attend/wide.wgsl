@@ -25,6 +25,9 @@ fn max_of(v: f32, lane: u32) -> f32 {
 fn own(n: u32, lane: u32) -> u32 { return min(n * LANES + lane, D8 - 1u); }
 fn owned(n: u32, lane: u32) -> bool { return D8 % LANES == 0u || n * LANES + lane < D8; }
 
+// In place of a query that is not there the chunk's first one is computed, and the result dropped.
+fn some_row(row: u32) -> u32 { return select(row, params.y_row0, row == NO_ROW); }
+
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let tile0 = first_tile_at(params.y_row0);
@@ -44,14 +47,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
         rows[r] = row;
         m[r] = LOWEST;
         l[r] = 0.0;
-        // In place of a query that is not there the chunk's first one is computed, and the result dropped.
-        let from_row = select(row, params.y_row0, row == NO_ROW);
-        for (var n = 0u; n < OWN8; n++) {
-            q[r][n] = query2(from_row, head, own(n, lane)) * select(0.0, 1.0, owned(n, lane));
-            acc[r][n] = mat2x4(vec4(0.0), vec4(0.0));
-        }
+        for (var n = 0u; n < OWN8; n++) { acc[r][n] = mat2x4(vec4(0.0), vec4(0.0)); }
         if (CARRY_IN) {
-            let at = ((from_row - params.y_row0) * high(params.items_heads) + head) * STATE4;
+            let at = ((some_row(row) - params.y_row0) * high(params.items_heads) + head) * STATE4;
             let state = load_state(at);
             m[r] = state.x;
             l[r] = state.y;
@@ -62,49 +60,56 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
         }
     }
 
-    // One source of keys today; text tokens that join image tokens would be a second pass of this loop.
-    for (var t0 = tile.keys.begin; t0 < tile.keys.end; t0 += LANES) {
-        let count = min(tile.keys.end - t0, LANES);
-        var s: array<f32, BLOCK_Q>;
-        for (var j = 0u; j < count; j++) {
-            let at = key_row(tile.keys, t0 + j);
-            var part: array<f32, BLOCK_Q>;
-            for (var n = 0u; n < OWN8; n++) {
-                let k = key2(at, head, own(n, lane));
-                for (var r = 0u; r < BLOCK_Q; r++) { part[r] = plus_dot(q[r][n][1], k[1], plus_dot(q[r][n][0], k[0], part[r])); }
-            }
-            for (var r = 0u; r < BLOCK_Q; r++) { s[r] = select(s[r], sum_of(part[r], lane), lane == j); }
-        }
-        var keep: array<f32, BLOCK_Q>;
+    for (var source = 0u; source < SOURCES; source++) {
+        let keys = keys_of(tile, source);
         for (var r = 0u; r < BLOCK_Q; r++) {
-            let seen = lane < count && (SCOPE != CAUSAL || t0 + lane <= tile.first + r);
-            let score = select(LOWEST, s[r], seen);
-            let new_m = max(m[r], max_of(score, lane));
-            // A query that has seen no key yet has new_m = LOWEST, and masked keys would weigh 1.
-            let weights = exp2_of(vec4(m[r] - new_m, score - new_m, 0.0, 0.0));
-            keep[r] = weights.x;
-            m[r] = new_m;
-            s[r] = select(0.0, weights.y, seen);
-            l[r] = fma(l[r], keep[r], sum_of(s[r], lane));
-        }
-        for (var j = 0u; j < count; j += KEYS) {
-            var v: array<array<mat2x4<f32>, OWN8>, KEYS>;
-            for (var i = 0u; i < KEYS; i++) {
-                let at = key_row(tile.keys, min(t0 + j + i, tile.keys.end - 1u));
-                for (var n = 0u; n < OWN8; n++) { v[i][n] = value2(at, head, own(n, lane)); }
+            for (var n = 0u; n < OWN8; n++) {
+                q[r][n] = query2(tile, keys.text, some_row(rows[r]), head, own(n, lane)) * select(0.0, 1.0, owned(n, lane));
             }
-            for (var r = 0u; r < BLOCK_Q; r++) {
-                var p: array<f32, KEYS>;
-                for (var i = 0u; i < KEYS; i++) { p[i] = subgroupShuffle(s[r], j + i); }
+        }
+        for (var t0 = keys.begin; t0 < keys.end; t0 += LANES) {
+            let count = min(keys.end - t0, LANES);
+            var s: array<f32, BLOCK_Q>;
+            for (var j = 0u; j < count; j++) {
+                let at = key_row(keys, t0 + j);
+                var part: array<f32, BLOCK_Q>;
                 for (var n = 0u; n < OWN8; n++) {
-                    var o = acc[r][n] * keep[r];
-                    for (var i = 0u; i < KEYS; i++) {
-                        o[0] = fma(vec4(p[i]), v[i][n][0], o[0]);
-                        o[1] = fma(vec4(p[i]), v[i][n][1], o[1]);
-                    }
-                    acc[r][n] = o;
+                    let k = key2(keys.text, at, head, own(n, lane));
+                    for (var r = 0u; r < BLOCK_Q; r++) { part[r] = plus_dot(q[r][n][1], k[1], plus_dot(q[r][n][0], k[0], part[r])); }
                 }
-                keep[r] = 1.0;
+                for (var r = 0u; r < BLOCK_Q; r++) { s[r] = select(s[r], sum_of(part[r], lane), lane == j); }
+            }
+            var keep: array<f32, BLOCK_Q>;
+            for (var r = 0u; r < BLOCK_Q; r++) {
+                let seen = lane < count && (SCOPE != CAUSAL || t0 + lane <= tile.first + r);
+                let score = select(LOWEST, s[r] + score_bias(head, tile.first + r, t0 + lane), seen);
+                let new_m = max(m[r], max_of(score, lane));
+                // A query that has seen no key yet has new_m = LOWEST, and masked keys would weigh 1.
+                let weights = exp2_of(vec4(m[r] - new_m, score - new_m, 0.0, 0.0));
+                keep[r] = weights.x;
+                m[r] = new_m;
+                s[r] = select(0.0, weights.y, seen);
+                l[r] = fma(l[r], keep[r], sum_of(s[r], lane));
+            }
+            for (var j = 0u; j < count; j += KEYS) {
+                var v: array<array<mat2x4<f32>, OWN8>, KEYS>;
+                for (var i = 0u; i < KEYS; i++) {
+                    let at = key_row(keys, min(t0 + j + i, keys.end - 1u));
+                    for (var n = 0u; n < OWN8; n++) { v[i][n] = value2(keys.text, at, head, own(n, lane)); }
+                }
+                for (var r = 0u; r < BLOCK_Q; r++) {
+                    var p: array<f32, KEYS>;
+                    for (var i = 0u; i < KEYS; i++) { p[i] = subgroupShuffle(s[r], j + i); }
+                    for (var n = 0u; n < OWN8; n++) {
+                        var o = acc[r][n] * keep[r];
+                        for (var i = 0u; i < KEYS; i++) {
+                            o[0] = fma(vec4(p[i]), v[i][n][0], o[0]);
+                            o[1] = fma(vec4(p[i]), v[i][n][1], o[1]);
+                        }
+                        acc[r][n] = o;
+                    }
+                    keep[r] = 1.0;
+                }
             }
         }
     }

@@ -69,7 +69,7 @@ fn hold_columns(row: u32, w_row4: u32) -> Held {
     let times = select(1u, 2u, GATED);
     let at = min(times * params.col0_4 + w_row4, times * params.n4 - 1u);
     if (HAS_BIAS) { h.bias = load_bias(at); }
-    if (HAS_VECTOR && ONE_ITEM) { h.vector = load_vector(item_of(row) * params.n4 + at); }
+    if (HAS_VECTOR && ONE_ITEM) { h.vector = load_vector(vector_at(item_of(row)) + at); }
     return h;
 }
 fn held_column(h: Held, lane: u32, col4: u32) -> Column {

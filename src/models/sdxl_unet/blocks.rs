@@ -1,9 +1,9 @@
 //! Transformer blocks.
 
-use super::windows::Windows;
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::kernels::attention::AttentionScope;
+use crate::models::windows::Windows;
 use crate::nn::{
     CrossAttention, GatedLinear, GroupNorm, LayerNorm, Linear, ProjectionNames, SelfAttention,
 };

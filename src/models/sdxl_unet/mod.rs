@@ -3,8 +3,6 @@
 mod blocks;
 mod config;
 mod unet;
-mod windows;
 
 pub use config::UnetConfig;
 pub use unet::{Conditioning, Unet};
-pub use windows::{Draw, Windows};

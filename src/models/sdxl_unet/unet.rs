@@ -2,12 +2,12 @@
 
 use super::blocks::Transformer;
 use super::config::UnetConfig;
-use super::windows::Windows;
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::kernels::matmul::Activation;
 use crate::kernels::silu;
 use crate::models::embed::sinusoids;
+use crate::models::windows::Windows;
 use crate::nn::{Conv2d, GroupNorm, Linear, ResnetBlock};
 use crate::tensor::{DType, Tensor};
 use crate::weights::Weights;

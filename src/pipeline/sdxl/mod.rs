@@ -8,10 +8,12 @@ use std::sync::Arc;
 use serde_json::Value;
 
 pub use denoiser::SdxlDenoiser;
-pub use text::{PromptIds, TextEmbedding, TextStates, embed, encode_text, tokenize};
+pub use text::{PromptIds, TextEmbedding, embed, tokenize};
 
+use super::clip::record_clip;
 use super::family::{Encoder, Family, Prompts};
 use super::model::{Loaded, Model};
+use super::request::Defaults;
 use crate::error::{Error, Result};
 use crate::gpu::Caps;
 use crate::models::config::Config;
@@ -112,6 +114,14 @@ impl Family for Sdxl {
         self.native_size
     }
 
+    fn defaults(&self) -> Defaults {
+        Defaults::SDXL
+    }
+
+    fn patch(&self) -> u32 {
+        1
+    }
+
     fn schedule(&self, choice: SamplerChoice, steps: usize) -> Result<Schedule> {
         self.model.scheduler(choice)?.schedule(steps)
     }
@@ -127,18 +137,19 @@ impl Family for Sdxl {
         Ok(Box::new(self.denoiser_of(embeddings, prompts.guidance, size)?))
     }
 
-    fn encoder_graphs(&self, caps: &Caps, guidance: f32) -> Result<Vec<Encoder>> {
-        let prompts = if guidance > 1.0 { 2 } else { 1 };
+    fn encoder_graphs(&self, caps: &Caps, prompts: &Prompts) -> Result<Vec<Encoder>> {
+        let prompts = if prompts.guidance > 1.0 { 2 } else { 1 };
         let one = |name: &str| {
             let encoder = self.model.clip(name)?;
             let tokens = encoder.net.config.positions;
-            let (graph, ..) = text::record_text(caps, &encoder.net, prompts, tokens)?;
+            let (graph, ..) = record_clip(caps, &encoder.net, prompts, tokens)?;
             Ok(Encoder { name: name.to_owned(), graph, weight_bytes: encoder.slabs.bytes() })
         };
         ["text_encoder", "text_encoder_2"].into_iter().map(one).collect()
     }
 
-    fn blank_denoiser(&mut self, guidance: f32, size: &SizePlan) -> Result<Box<dyn Denoiser>> {
+    fn blank_denoiser(&mut self, prompts: &Prompts, size: &SizePlan) -> Result<Box<dyn Denoiser>> {
+        let guidance = prompts.guidance;
         let unet = self.model.unet_config()?;
         let tokens = self.model.clip_config("text_encoder")?.positions;
         let blank = TextEmbedding {

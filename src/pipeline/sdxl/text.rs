@@ -1,11 +1,9 @@
 //! Prompts to what the U-Net reads: two tokenizers, two CLIP text encoders.
 
 use crate::error::{Error, Result};
-use crate::gpu::{Caps, Gpu};
-use crate::graph::{Graph, Plan, Pulse};
-use crate::models::text::{ClipEncoder, ClipOutputs, ClipTokenizer};
-use crate::pipeline::model::{Loaded, Model};
-use crate::tensor::{DType, Shape, Tensor};
+use crate::graph::Pulse;
+use crate::pipeline::clip::{TextStates, clip_ids, encode_clip};
+use crate::pipeline::model::Model;
 use crate::weights::ModelFiles;
 
 /// Token ids of one prompt for both encoders.
@@ -40,16 +38,7 @@ impl TextEmbedding {
 
 /// Ids for both tokenizers; a warning is logged where a prompt is too long.
 pub fn tokenize(files: &ModelFiles, prompt: &str) -> Result<PromptIds> {
-    let ids = |folder: &str| -> Result<Vec<u32>> {
-        let encoded = ClipTokenizer::open(files, folder)?.encode(prompt)?;
-        if encoded.cut > 0 {
-            log::warn!(
-                "the prompt is too long: its last {} tokens are ignored ({folder})",
-                encoded.cut
-            );
-        }
-        Ok(encoded.ids)
-    };
+    let ids = |folder| clip_ids(files, folder, prompt);
     Ok(PromptIds { first: ids("tokenizer")?, second: ids("tokenizer_2")? })
 }
 
@@ -57,7 +46,7 @@ pub fn tokenize(files: &ModelFiles, prompt: &str) -> Result<PromptIds> {
 pub fn embed(model: &Model, prompts: &[PromptIds], pulse: Pulse) -> Result<Vec<TextEmbedding>> {
     let mut encode = |folder: &str, ids: Vec<&[u32]>, from: f64| {
         let encoder = model.clip(folder)?;
-        encode_text(model.engine()?, &encoder, &ids, &mut |share| pulse(from + share / 2.0))
+        encode_clip(model.engine()?, &encoder, &ids, &mut |share| pulse(from + share / 2.0))
     };
     let a = encode("text_encoder", prompts.iter().map(|p| p.first.as_slice()).collect(), 0.0)?;
     let b = encode("text_encoder_2", prompts.iter().map(|p| p.second.as_slice()).collect(), 0.5)?;
@@ -73,75 +62,4 @@ pub fn embed(model: &Model, prompts: &[PromptIds], pulse: Pulse) -> Result<Vec<T
         Ok(TextEmbedding { context, pooled, tokens })
     };
     a.into_iter().zip(b).map(join).collect()
-}
-
-/// What a text encoder makes of one prompt.
-#[derive(Debug, Clone)]
-pub struct TextStates {
-    /// Channels of a token.
-    pub width: u32,
-    /// `[tokens, width]`.
-    pub penultimate: Vec<f32>,
-    /// The final-normed state at the end-of-text token.
-    pub pooled: Vec<f32>,
-    /// That, projected.
-    pub projected: Option<Vec<f32>>,
-}
-
-/// The graph of a text encoder for some prompts; with its input and its outputs.
-pub(super) fn record_text(
-    caps: &Caps,
-    encoder: &ClipEncoder,
-    prompts: u32,
-    tokens: u32,
-) -> Result<(Graph, Tensor, ClipOutputs)> {
-    let mut g = Graph::new(caps.clone());
-    let shape = Shape::tokens(prompts, tokens, encoder.config.width);
-    let x = g.input("embeddings", shape, DType::F32);
-    let outputs = g.scope("text_encoder", |g| encoder.forward(g, x))?;
-    for tensor in
-        [Some(outputs.penultimate), Some(outputs.normed), outputs.projected].into_iter().flatten()
-    {
-        g.output(tensor);
-    }
-    Ok((g, x, outputs))
-}
-
-/// Runs a text encoder on rows of ids of equal length.
-pub fn encode_text(
-    gpu: &Gpu,
-    encoder: &Loaded<ClipEncoder>,
-    ids: &[&[u32]],
-    pulse: Pulse,
-) -> Result<Vec<TextStates>> {
-    let config = &encoder.net.config;
-    let tokens = ids.first().map_or(0, |row| row.len());
-    let mut embedded = Vec::new();
-    for row in ids {
-        embedded.extend(encoder.net.embed(row)?);
-    }
-    let (g, x, outputs) = record_text(gpu.caps(), &encoder.net, ids.len() as u32, tokens as u32)?;
-    let plan = Plan::once(gpu, &g, &encoder.slabs, &[(x, embedded)], pulse)?;
-    let penultimate = plan.read(gpu, outputs.penultimate)?;
-    let normed = plan.read(gpu, outputs.normed)?;
-    let projected = outputs.projected.map(|t| plan.read(gpu, t)).transpose()?;
-
-    let row = |values: &[f32], width: u32, item: usize, position: usize| {
-        let width = width as usize;
-        values[(item * tokens + position) * width..][..width].to_vec()
-    };
-    let states = ids.iter().enumerate().map(|(item, ids)| {
-        let position = config.pooled_position(ids);
-        let length = tokens * config.width as usize;
-        TextStates {
-            width: config.width,
-            penultimate: penultimate[item * length..][..length].to_vec(),
-            pooled: row(&normed, config.width, item, position),
-            projected: projected
-                .as_ref()
-                .zip(config.projection)
-                .map(|(values, width)| row(values, width, item, position)),
-        }
-    });
-    Ok(states.collect())
 }

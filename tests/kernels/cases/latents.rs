@@ -6,7 +6,7 @@ use scalediff::scalediff::Mask;
 use super::{Case, case};
 
 /// One or two roundings.
-const POINT: f64 = 1e-6;
+pub const POINT: f64 = 1e-6;
 /// Sums of up to 127 products a pass, of random sign, with roots rounded once.
 const FOURIER: f64 = 2e-6;
 

@@ -18,10 +18,10 @@ pub struct Windows<'a> {
 }
 
 impl Windows<'_> {
-    /// The scope of the next self-attention, `level` halvings below the latents, on `grid`.
+    /// The scope of the next self-attention, `level` halvings below the base, on `grid`.
     ///
     /// The window is the base's own grid at that level, or half of it where isolated.
-    pub(super) fn scope(&mut self, level: usize, grid: Shape) -> AttentionScope {
+    pub fn scope(&mut self, level: usize, grid: Shape) -> AttentionScope {
         let Some((h, w)) = self.base else { return AttentionScope::Full };
         let window = |n: u32| {
             let whole = halvings(n, level);

@@ -1,0 +1,3 @@
+// Tokens on a grid.
+#bind read turn
+#import turn

@@ -1,0 +1,207 @@
+//! The geometry of neighborhood patches (the paper's NPA).
+
+use std::ops::Range;
+
+/// Neighborhood patches: queries in blocks of half a window, each with one window of keys around it.
+/// Isolated ones see no further than their own block, which is then the window: for measuring what the
+/// overlap is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PatchGeometry {
+    /// The grid of tokens.
+    pub height: u32,
+    pub width: u32,
+    /// The grid of the base size at this level, which is the window where the grid is larger.
+    pub window_h: u32,
+    pub window_w: u32,
+    /// Shift of the blocks, 0 to half a window.
+    pub jitter_h: u32,
+    pub jitter_w: u32,
+    pub isolated: bool,
+}
+
+impl PatchGeometry {
+    /// Queries of one block, per axis.
+    pub fn patch(&self) -> (u32, u32) {
+        (block_of(self.window_h, self.isolated), block_of(self.window_w, self.isolated))
+    }
+
+    /// Blocks per axis; the jitter adds at most one.
+    pub fn blocks(&self) -> (u32, u32) {
+        let (ph, pw) = self.patch();
+        ((self.height - 1 + self.jitter_h) / ph + 1, (self.width - 1 + self.jitter_w) / pw + 1)
+    }
+
+    /// Keys that one query sees.
+    pub fn keys(&self) -> u32 {
+        self.window_h.min(self.height) * self.window_w.min(self.width)
+    }
+
+    /// The rows of keys that the queries `rows` see, of which `height × width` make an item.
+    pub(super) fn key_rows(&self, rows: &Range<u32>) -> Range<u32> {
+        let per_item = self.height * self.width;
+        let origin = |row: u32| {
+            let at = row % per_item / self.width;
+            row / per_item * per_item + self.vertical().origin_at(at) * self.width
+        };
+        let last = rows.end.max(1) - 1;
+        origin(rows.start)..origin(last) + self.window_h.min(self.height) * self.width
+    }
+
+    /// The rows of keys of some distinct windows in all of `items`.
+    pub(super) fn window_rows(
+        &self,
+        windows: &Range<u32>,
+        items: u32,
+        shifted: bool,
+    ) -> Range<u32> {
+        let (ys, xs) = self.distinct(shifted);
+        let origin = |window: u32| ys.windows[window as usize / xs.windows.len()].0 * self.width;
+        let last = windows.end.max(1) - 1;
+        let last_item = (items.max(1) - 1) * self.height * self.width;
+        let keys = self.window_h.min(self.height) * self.width;
+        origin(windows.start)..last_item + origin(last) + keys
+    }
+
+    /// The windows that differ, per axis. Text sees each once, weighted by the number of blocks that share
+    /// it. `shifted`: the blocks are those of a canvas one block larger, on which the grid is shifted, as in
+    /// the official code; also those that hold no query count.
+    pub fn distinct(&self, shifted: bool) -> (Distinct, Distinct) {
+        (self.vertical().distinct(shifted), self.horizontal().distinct(shifted))
+    }
+
+    fn vertical(&self) -> Axis {
+        Axis {
+            len: self.height,
+            window: self.window_h,
+            jitter: self.jitter_h,
+            isolated: self.isolated,
+        }
+    }
+
+    fn horizontal(&self) -> Axis {
+        Axis {
+            len: self.width,
+            window: self.window_w,
+            jitter: self.jitter_w,
+            isolated: self.isolated,
+        }
+    }
+}
+
+/// The distinct windows along one axis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Distinct {
+    /// Origin and number of blocks of each, in order.
+    pub windows: Vec<(u32, u32)>,
+    /// Block whose window is the first one; the windows after it belong to the blocks after it.
+    pub first_block: u32,
+}
+
+impl Distinct {
+    /// Blocks in all.
+    pub fn blocks(&self) -> u32 {
+        self.windows.iter().map(|(_, count)| count).sum()
+    }
+}
+
+/// One axis of a geometry.
+#[derive(Clone, Copy)]
+struct Axis {
+    len: u32,
+    window: u32,
+    jitter: u32,
+    isolated: bool,
+}
+
+impl Axis {
+    fn origin_at(self, at: u32) -> u32 {
+        patch_origin(at, self.window, self.len, self.jitter, self.isolated)
+    }
+
+    fn distinct(self, shifted: bool) -> Distinct {
+        let block = block_of(self.window, self.isolated);
+        let mut windows: Vec<(u32, u32)> = Vec::new();
+        for b in 0..self.len.div_ceil(block) + u32::from(shifted) {
+            let origin = block_origin(b, self.window, self.len, self.jitter, self.isolated);
+            match windows.last_mut() {
+                Some((last, count)) if *last == origin => *count += 1,
+                _ => windows.push((origin, 1)),
+            }
+        }
+        let first_block = if windows.len() > 1 { windows[0].1 - 1 } else { 0 };
+        Distinct { windows, first_block }
+    }
+}
+
+/// Queries that share a window, along one axis.
+fn block_of(window: u32, isolated: bool) -> u32 {
+    if isolated { window } else { (window / 2).max(1) }
+}
+
+/// First key of the window of block `number`, along one axis of `len` tokens.
+fn block_origin(number: u32, window: u32, len: u32, jitter: u32, isolated: bool) -> u32 {
+    let margin = if isolated { 0 } else { window / 4 };
+    let start = i64::from(block_of(window, isolated)) * i64::from(number);
+    let origin = start - i64::from(jitter) - i64::from(margin);
+    origin.clamp(0, i64::from(len.saturating_sub(window))) as u32
+}
+
+/// First key of the window that position `at` sees, along one axis of `len` tokens.
+pub fn patch_origin(at: u32, window: u32, len: u32, jitter: u32, isolated: bool) -> u32 {
+    block_origin((at + jitter) / block_of(window, isolated), window, len, jitter, isolated)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn window_origins_match_the_enumerated_blocks() {
+        for (len, window) in [(128u32, 64u32), (20, 8), (19, 8), (9, 8), (5, 8), (7, 1), (12, 3)] {
+            let w = window.min(len);
+            for (block, margin, isolated) in
+                [((window / 2).max(1), window / 4, false), (window, 0, true)]
+            {
+                for jitter in 0..=window / 2 {
+                    for b in 0..=(len + jitter) / block {
+                        let from = (b * block) as i64 - jitter as i64;
+                        let want = (from - margin as i64).clamp(0, (len - w) as i64) as u32;
+                        for at in from.max(0)..(from + block as i64).min(len as i64) {
+                            let got = patch_origin(at as u32, window, len, jitter, isolated);
+                            assert_eq!(got, want);
+                        }
+                    }
+                }
+            }
+        }
+        let origins: Vec<u32> = (0..4).map(|b| patch_origin(32 * b, 64, 128, 0, false)).collect();
+        assert_eq!(origins, [0, 16, 48, 64]);
+    }
+
+    #[test]
+    fn distinct_windows_follow_one_another_from_the_first_block_on() {
+        for (len, window) in [(256u32, 64u32), (128, 64), (20, 8), (19, 8), (9, 8), (5, 8), (7, 1)]
+        {
+            for jitter in 0..=window / 2 {
+                for shifted in [false, true] {
+                    let axis = Axis { len, window, jitter, isolated: false };
+                    let all = axis.distinct(shifted);
+                    assert_eq!(
+                        all.blocks(),
+                        len.div_ceil((window / 2).max(1)) + u32::from(shifted)
+                    );
+                    // The kernel finds them by this formula, and has one bit for the first block.
+                    assert!(all.first_block <= 1);
+                    for (i, (origin, _)) in all.windows.iter().enumerate() {
+                        let block = i as u32 + all.first_block;
+                        assert_eq!(*origin, block_origin(block, window, len, jitter, false));
+                    }
+                }
+            }
+        }
+        // A grid of 4096 pixels, shifted by half a block.
+        let axis = Axis { len: 256, window: 64, jitter: 16, isolated: false };
+        let want = [(0, 2), (32, 1), (64, 1), (96, 1), (128, 1), (160, 1), (192, 2)];
+        assert_eq!(axis.distinct(true).windows, want);
+    }
+}

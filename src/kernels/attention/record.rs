@@ -1,0 +1,431 @@
+//! Recording `flash`: operands checked, packed and cut.
+
+use std::ops::Range;
+
+use bytemuck::NoUninit;
+
+use super::tiling::{Engine, Problem, Scope, Tiling, tiling};
+use super::{Attention, AttentionScope, MAX_DIM, PatchGeometry, Slice};
+use crate::error::Result;
+use crate::gpu::Caps;
+use crate::graph::{Graph, Launch, Window};
+use crate::shader::{KernelSpec, Variant};
+use crate::tensor::{DType, Shape, Tensor};
+
+/// `flash`.
+pub const SPEC: KernelSpec = KernelSpec { name: "flash", file: "attention/flash.wgsl" };
+
+/// Parameters of `flash`; pairs of u16 have the first one low.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, NoUninit)]
+pub struct Params {
+    pub first_group: u32,
+    pub items_heads: u32,
+    pub q_k_stride: u32,
+    pub v_y_stride: u32,
+    pub q_k_col: u32,
+    /// u16 column of v, u8 jitter_h, u8 jitter_w.
+    pub v_col_jitter: u32,
+    pub lq: u32,
+    /// Keys of an item; for text queries the numbers of windows, each with its first block in the top bit.
+    pub lk: u32,
+    pub q_row0: u32,
+    /// First key row of the segment.
+    pub kv_row0: u32,
+    /// Rows of the segment; in the top 5 bits how many rows before it are bound.
+    pub kv_rows: u32,
+    pub y_row0: u32,
+    pub y_rows: u32,
+    pub grid: u32,
+    pub window: u32,
+    /// Text keys of an item.
+    pub text: u32,
+}
+
+/// Which part of the keys an op sees: the implementation of the slot `carry`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Carry {
+    /// All of them.
+    None,
+    First,
+    Middle,
+    Last,
+}
+
+impl Carry {
+    fn name(self) -> &'static str {
+        match self {
+            Carry::None => "none",
+            Carry::First => "first",
+            Carry::Middle => "middle",
+            Carry::Last => "last",
+        }
+    }
+
+    /// Whether text keys, which come first, are due.
+    fn is_first(self) -> bool {
+        matches!(self, Carry::None | Carry::First)
+    }
+}
+
+/// Variant of `flash`.
+fn choose(caps: &Caps, a: &Attention, p: &Problem, carry: Carry, out: DType) -> Variant {
+    let tiling = tiling(caps, p);
+    let scope = match p.scope {
+        Scope::Full => 0,
+        Scope::Causal => 1,
+        Scope::Patches(_) => 2,
+        Scope::Windows => 3,
+    };
+    let isolated = matches!(a.scope, AttentionScope::Patches(g) if g.isolated);
+    let paired = p.paired && matches!(tiling.engine, Engine::Lanes | Engine::Wide);
+    let elem = |dtype| if paired { caps.elem_pairs(dtype) } else { caps.elem(dtype) };
+    let kv = elem(a.k.tensor.dtype);
+    let (text, x_pair) = match a.text.filter(|_| carry.is_first()) {
+        None => ("none", 0),
+        Some(text) => text.turn.map_or(("joint", 0), |turn| ("windowed", turn.x_pair)),
+    };
+    Variant::new()
+        .num("HEAD_DIM", p.heads.dim)
+        .num("SCOPE", scope)
+        .flag("ISOLATED", isolated)
+        .flag("SCALED", a.scaled)
+        .num("X_PAIR", x_pair)
+        .num("BLOCK_Q", tiling.block_q)
+        .num("SLICE4", tiling.slice4)
+        .flag("ALIGNED", p.aligned && p.heads.dim.is_multiple_of(4))
+        .flag("PAIRED", paired)
+        .slot(
+            "attend",
+            match tiling.engine {
+                Engine::Tile => "tile",
+                Engine::Lanes => "lanes",
+                Engine::Wide => "wide",
+                Engine::Columns => "columns",
+            },
+        )
+        .slot("text", text)
+        .slot("bias", if a.bias.is_some() { "relative" } else { "none" })
+        .slot("carry", carry.name())
+        .elem("q", elem(a.q.tensor.dtype))
+        .elem("k", kv)
+        .elem("v", kv)
+        .elem("y", elem(out))
+        .elem("text_k", kv)
+        .elem("text_v", kv)
+        .elem("turn", caps.elem(DType::F32))
+        .elem("bias", caps.elem(DType::F32))
+        .elem("state", caps.elem(DType::F32))
+}
+
+/// Records attention per head; the result has q's rows and `count × dim` channels.
+///
+/// # Errors
+/// Operands whose extents do not fit together, or are beyond what the kernel can address.
+pub fn record(g: &mut Graph, a: Attention, out: DType) -> Result<Tensor> {
+    check(g, &a, a.q.tensor.shape.rows_per_item())?;
+    let scope = match a.scope {
+        AttentionScope::Full => Scope::Full,
+        AttentionScope::Causal => Scope::Causal,
+        AttentionScope::Patches(p) => Scope::Patches(p),
+    };
+    let y = a.q.tensor.shape.with_channels(a.heads.count * a.heads.dim);
+    Recorder::new(g, a, scope, None).record(g, y, out)
+}
+
+/// Records attention of the text's own queries `q`, once for each distinct window of the patches of `k`:
+/// `[windows × items, 1, tokens, count × dim]`, windows in row order. `shifted`: see
+/// [`PatchGeometry::distinct`].
+///
+/// # Errors
+/// As [`record`]; also a scope without patches.
+pub fn record_windows(g: &mut Graph, a: Attention, shifted: bool, out: DType) -> Result<Tensor> {
+    let (AttentionScope::Patches(p), Some(text)) = (a.scope, a.text) else {
+        return Err(g.error("text queries by windows need patches and text keys"));
+    };
+    check(g, &a, p.height * p.width)?;
+    let q = a.q.tensor.shape;
+    if q.rows() != text.k.tensor.shape.rows() || text.turn.is_none() {
+        return Err(g.error(format!("text queries {q} to keys {}", text.k.tensor.shape)));
+    }
+    let (ys, xs) = p.distinct(shifted);
+    let runs = q.batch * (ys.windows.len() * xs.windows.len()) as u32;
+    let y = Shape::tokens(runs, q.rows_per_item(), a.heads.count * a.heads.dim);
+    Recorder::new(g, a, Scope::Windows, Some((p, shifted))).record(g, y, out)
+}
+
+/// What the ops of one attention share.
+#[derive(Clone, Copy)]
+struct Recorder {
+    a: Attention,
+    problem: Problem,
+    tiling: Tiling,
+    /// The grid whose windows text queries see.
+    windows: Option<(PatchGeometry, bool)>,
+}
+
+impl Recorder {
+    fn new(g: &Graph, a: Attention, scope: Scope, windows: Option<(PatchGeometry, bool)>) -> Self {
+        let texts = a.text.map(|t| [t.k, t.v]);
+        let all = || [a.q, a.k, a.v].into_iter().chain(texts.into_iter().flatten());
+        let problem = Problem {
+            heads: a.heads,
+            scope,
+            lq: a.q.tensor.shape.rows_per_item(),
+            aligned: all().all(|s| s.column.is_multiple_of(4)),
+            paired: a.heads.dim.is_multiple_of(8)
+                && all().all(|s| {
+                    s.column.is_multiple_of(8) && s.tensor.shape.stride4().is_multiple_of(2)
+                }),
+        };
+        let tiling = tiling(g.caps(), &problem);
+        Self { a, problem, tiling, windows }
+    }
+
+    fn geometry(&self) -> Option<PatchGeometry> {
+        match self.a.scope {
+            AttentionScope::Patches(p) => Some(p),
+            _ => None,
+        }
+    }
+
+    fn record(self, g: &mut Graph, shape: Shape, out: DType) -> Result<Tensor> {
+        let caps = g.caps().clone();
+        let keys = self.a.k.tensor.shape;
+        let y = g.tensor(shape, out);
+        let row_bytes = self.a.k.tensor.row_bytes().max(self.a.v.tensor.row_bytes());
+        let most = rows_within(caps.limits.binding_bytes.min(caps.limits.buffer_bytes), row_bytes);
+        let segments = match self.geometry() {
+            // Windows shrink with the chunk of queries.
+            Some(_) => vec![0..keys.rows()],
+            None => segments(keys.rows(), keys.rows_per_item(), self.tiling.block_k(), most),
+        };
+        let width = 4 * self.tiling.state4(self.a.heads);
+        let state =
+            (segments.len() > 1).then(|| g.tensor(Shape::matrix(shape.rows(), width), DType::F32));
+        let count = segments.len();
+        for (index, segment) in segments.into_iter().enumerate() {
+            let carry = match (index, count) {
+                (_, 1) => Carry::None,
+                (0, _) => Carry::First,
+                (i, n) if i + 1 == n => Carry::Last,
+                _ => Carry::Middle,
+            };
+            self.segment(g, segment, carry, y, state);
+        }
+        Ok(y)
+    }
+
+    /// One op: the queries, and the keys `segment`.
+    fn segment(
+        self,
+        g: &mut Graph,
+        segment: Range<u32>,
+        carry: Carry,
+        y: Tensor,
+        state: Option<Tensor>,
+    ) {
+        let Self { a, problem, tiling, windows } = self;
+        let variant = choose(g.caps(), &a, &problem, carry, y.dtype);
+        let text = a.text.filter(|_| carry.is_first());
+        let q = if windows.is_some() { Window::Whole } else { Window::Rows };
+        let mut op = g
+            .op(&SPEC, variant)
+            .read(a.q.tensor, q)
+            .read(a.k.tensor, self.key_window(&segment))
+            .read(a.v.tensor, self.key_window(&segment))
+            .write(y, Window::Rows);
+        if let Some(text) = text {
+            op = op.read(text.k.tensor, Window::Whole).read(text.v.tensor, Window::Whole);
+            if let Some(turn) = text.turn {
+                op = op.read(turn.table, Window::Whole);
+            }
+        }
+        if let Some(bias) = a.bias {
+            op = op.read(bias, Window::Whole);
+        }
+        if let Some(state) = state {
+            op = op.write(state, Window::Rows);
+        }
+        let geometry = self.geometry();
+        let lk = match windows {
+            None => a.k.tensor.shape.rows_per_item(),
+            Some((p, shifted)) => {
+                let (ys, xs) = p.distinct(shifted);
+                let half = |d: &super::Distinct| d.windows.len() as u32 | d.first_block << 15;
+                pair(half(&ys), half(&xs))
+            }
+        };
+        op.over(y.shape.rows(), 0).flops(self.flops(&segment, text.is_some(), y)).launch(
+            move |chunk| {
+                let bound = &chunk.bound[1];
+                let keys = if geometry.is_some() { bound } else { &segment };
+                let params = Params {
+                    first_group: 0,
+                    items_heads: pair(a.q.tensor.shape.batch, a.heads.count),
+                    q_k_stride: pair(a.q.tensor.shape.stride4(), a.k.tensor.shape.stride4()),
+                    v_y_stride: pair(a.v.tensor.shape.stride4(), y.shape.stride4()),
+                    q_k_col: pair(a.q.column, a.k.column),
+                    v_col_jitter: a.v.column
+                        | geometry.map_or(0, |p| p.jitter_h << 16 | p.jitter_w << 24),
+                    lq: problem.lq,
+                    lk,
+                    q_row0: chunk.first(0),
+                    kv_row0: keys.start,
+                    kv_rows: (keys.end - keys.start) | (keys.start - bound.start) << 27,
+                    y_row0: chunk.rows.start,
+                    y_rows: chunk.row_count(),
+                    grid: geometry.map_or(0, |p| pair(p.height, p.width)),
+                    window: geometry.map_or(0, |p| pair(p.window_h, p.window_w)),
+                    text: a.text.map_or(0, |t| t.k.tensor.shape.rows_per_item()),
+                };
+                Launch::new(&params, tiling.groups(&problem, &chunk.rows))
+            },
+        );
+    }
+
+    /// The key rows that a chunk of queries sees, from where a row of any size starts at a binding's
+    /// alignment: so keys and values begin with the same row, whatever their sizes.
+    fn key_window(self, segment: &Range<u32>) -> Window {
+        let aligned = |rows: Range<u32>| rows.start / ALIGNED_ROWS * ALIGNED_ROWS..rows.end;
+        match (self.geometry(), self.windows) {
+            (None, _) => {
+                let bound = aligned(segment.clone());
+                Window::Map(Box::new(move |_| bound.clone()))
+            }
+            (Some(p), None) => Window::Map(Box::new(move |rows| aligned(p.key_rows(rows)))),
+            (Some(_), Some((p, shifted))) => {
+                let items = self.a.q.tensor.shape.batch;
+                let queries = self.problem.lq * items;
+                Window::Map(Box::new(move |rows| {
+                    let windows = rows.start / queries..rows.end.div_ceil(queries);
+                    aligned(p.window_rows(&windows, items, shifted))
+                }))
+            }
+        }
+    }
+
+    fn flops(&self, segment: &Range<u32>, text: bool, y: Tensor) -> u64 {
+        let rows = self.a.k.tensor.shape.rows();
+        let share = f64::from(segment.end - segment.start) / f64::from(rows);
+        let per_item = self.a.k.tensor.shape.rows_per_item();
+        let picture = f64::from(self.geometry().map_or(per_item, |p| p.keys())) * share;
+        let joined = self.a.text.filter(|_| text);
+        let joined = joined.map_or(0, |t| t.k.tensor.shape.rows_per_item());
+        let channels = f64::from(self.a.heads.count * self.a.heads.dim);
+        (4.0 * f64::from(y.shape.rows()) * (picture + f64::from(joined)) * channels) as u64
+    }
+}
+
+fn pair(low: u32, high: u32) -> u32 {
+    low | high << 16
+}
+
+/// `pixels`: rows of an item of the picture, where the scope is patches.
+fn check(g: &Graph, a: &Attention, pixels: u32) -> Result<()> {
+    let Attention { q, k, v, heads, scope, bias, text, .. } = *a;
+    let (qs, ks, vs) = (q.tensor.shape, k.tensor.shape, v.tensor.shape);
+    if heads.count == 0 || heads.dim == 0 || heads.dim > MAX_DIM {
+        return Err(g.error(format!(
+            "attention over {} heads of {} channels, expected 1 to {MAX_DIM} channels",
+            heads.count, heads.dim
+        )));
+    }
+    if qs.batch != ks.batch || ks.rows() != vs.rows() || k.tensor.dtype != v.tensor.dtype {
+        return Err(g.error(format!("attention of {qs} to keys {ks} and values {vs}")));
+    }
+    let width = heads.count * heads.dim;
+    if [q, k, v].iter().any(|s| s.column + width > s.tensor.shape.channels) {
+        return Err(g.error(format!("{width} attention columns exceed the operand's")));
+    }
+    // Five bits of the number of keys hold something else.
+    let packed = ks.rows() < 1 << 26
+        && [q, k, v].iter().all(|s| s.tensor.shape.stride4() < 1 << 16 && s.column < 1 << 16)
+        && heads.count < 1 << 16
+        && qs.batch < 1 << 16;
+    if !packed {
+        return Err(g.error(format!("attention operands of {qs} and {ks} are too wide")));
+    }
+    if let AttentionScope::Patches(p) = scope {
+        let fits = p.height * p.width == pixels
+            && p.height * p.width == ks.rows_per_item()
+            && p.height.max(p.width).max(p.window_h).max(p.window_w) < 1 << 15
+            && p.window_h.min(p.window_w) > 0
+            && p.jitter_h <= (p.window_h / 2).min(255)
+            && p.jitter_w <= (p.window_w / 2).min(255);
+        if !fits {
+            return Err(g.error(format!("attention patches {p:?} do not fit queries {qs}")));
+        }
+    }
+    if let Some(bias) = bias {
+        let want = Shape::matrix(heads.count, qs.rows_per_item() + ks.rows_per_item() - 1);
+        if bias.shape != want || scope != AttentionScope::Full {
+            return Err(g.error(format!("a bias of {}, expected {want}", bias.shape)));
+        }
+    }
+    if let Some(text) = text {
+        let same = |a: Slice, b: Slice| {
+            a.column == b.column
+                && a.tensor.dtype == b.tensor.dtype
+                && a.tensor.shape.channels == b.tensor.shape.channels
+                && a.tensor.shape.batch == b.tensor.shape.batch
+        };
+        let rows = text.k.tensor.shape.rows() == text.v.tensor.shape.rows();
+        if !(same(text.k, k) && same(text.v, v) && rows) || scope == AttentionScope::Causal {
+            return Err(g.error(format!(
+                "text keys {} and values {} beside {ks} and {vs}",
+                text.k.tensor.shape, text.v.tensor.shape
+            )));
+        }
+        let patched = matches!(scope, AttentionScope::Patches(_));
+        let table = text.turn.map(|t| t.table.shape);
+        if table.is_some_and(|t| t.channels < heads.dim) || table.is_some() != patched {
+            return Err(g.error("text beside patches needs the table of its rotary embedding"));
+        }
+    }
+    Ok(())
+}
+
+/// Rows that start at a binding's alignment, whatever a row's size.
+const ALIGNED_ROWS: u32 = 32;
+
+/// Key rows of a segment: those before it that alignment may add fit too.
+fn rows_within(bytes: u64, row_bytes: u64) -> u32 {
+    (bytes / row_bytes.max(1)).saturating_sub(u64::from(ALIGNED_ROWS)).clamp(32, 1 << 26) as u32
+}
+
+/// Ranges of at most `most` key rows that start where a tile of `block` keys starts in its item of
+/// `lk` rows: so every tile is what it is without segments, and so are all sums.
+fn segments(rows: u32, lk: u32, block: u32, most: u32) -> Vec<Range<u32>> {
+    let mut cuts = Vec::new();
+    let mut start = 0;
+    while start < rows {
+        let end = match start + most {
+            end if end >= rows => rows,
+            end => end / lk * lk + end % lk / block * block,
+        };
+        cuts.push(start..end);
+        start = end;
+    }
+    cuts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_cover_all_keys_and_start_where_tiles_do() {
+        for (items, lk, block, most) in
+            [(1, 1, 32, 32), (2, 64, 32, 100), (3, 77, 8, 60), (2, 1500, 32, 333)]
+        {
+            let cut = segments(items * lk, lk, block, most);
+            assert_eq!((cut[0].start, cut[cut.len() - 1].end), (0, items * lk));
+            assert!(cut.windows(2).all(|w| w[0].end == w[1].start));
+            assert!(
+                cut.iter()
+                    .all(|s| s.start % lk % block == 0 && s.end - s.start <= most && !s.is_empty())
+            );
+        }
+    }
+}

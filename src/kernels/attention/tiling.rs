@@ -1,0 +1,170 @@
+//! Which engine takes a problem, with which tile.
+
+use std::ops::Range;
+
+use super::{Heads, PatchGeometry};
+use crate::gpu::{Caps, DeviceClass};
+
+/// The implementation of the slot `attend`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Engine {
+    Tile,
+    Lanes,
+    Wide,
+    Columns,
+}
+
+/// How queries are arranged, and thus which keys they see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    Full,
+    Causal,
+    Patches(PatchGeometry),
+    /// Text queries, once for each distinct window.
+    Windows,
+}
+
+/// What decides the variant, apart from element types.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Problem {
+    pub heads: Heads,
+    pub scope: Scope,
+    /// Queries of one run: of a batch item, or of a window.
+    pub lq: u32,
+    /// The columns of all operands start at whole vec4s.
+    pub aligned: bool,
+    /// Pairs of vec4s of a head lie together in q, k, v and the result, at even places.
+    pub paired: bool,
+}
+
+/// Engine and tile for a problem: everything the host must know of a variant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tiling {
+    pub engine: Engine,
+    /// Queries of a tile.
+    pub block_q: u32,
+    /// Vec4s of a head whose output one workgroup owns (`tile` only).
+    pub slice4: u32,
+}
+
+/// Invocations of a subgroup that `lanes` and `wide` are written for.
+const LANES: u32 = 8;
+/// The widest slice whose accumulator fits an invocation's registers in `tile`.
+const TILE_SLICE4: u32 = 32;
+
+/// The engine and tile that suit a device.
+pub fn tiling(caps: &Caps, p: &Problem) -> Tiling {
+    let d4 = p.heads.dim.div_ceil(4);
+    // Queries that share a window: a longer tile would be partly empty.
+    let sharing = match p.scope {
+        Scope::Patches(g) => g.patch().0 * g.patch().1,
+        _ => p.lq,
+    };
+    if !p.heads.dim.is_multiple_of(4) {
+        return Tiling { engine: Engine::Columns, block_q: 1, slice4: d4 };
+    }
+    let vectors = caps.class == DeviceClass::Cpu && caps.subgroups && caps.subgroup_min >= LANES;
+    if vectors && d4 <= 32 {
+        // Unrolled code and the vectors kept per lane grow with d4 times the queries per lane.
+        let most = match d4 {
+            0..=4 => 8,
+            5..=16 => 4,
+            _ => 2,
+        };
+        let per_lane = sharing.div_ceil(LANES).clamp(1, most);
+        return Tiling { engine: Engine::Lanes, block_q: LANES * per_lane, slice4: d4 };
+    }
+    if vectors {
+        // A loaded number serves one tile; a larger one exceeds the processor's first cache.
+        return Tiling { engine: Engine::Wide, block_q: sharing.min(8), slice4: d4 };
+    }
+    let block_q = [16, 32].into_iter().find(|b| *b >= sharing).unwrap_or(64);
+    Tiling { engine: Engine::Tile, block_q, slice4: d4.min(TILE_SLICE4) }
+}
+
+impl Tiling {
+    /// Keys of a tile.
+    pub(super) fn block_k(&self) -> u32 {
+        match self.engine {
+            Engine::Tile => 32,
+            Engine::Lanes | Engine::Wide => LANES,
+            Engine::Columns => 1,
+        }
+    }
+
+    /// Vec4s of state per row.
+    pub fn state4(&self, heads: Heads) -> u32 {
+        let d4 = heads.dim.div_ceil(4);
+        match self.engine {
+            Engine::Columns => 3 * (heads.count * heads.dim).div_ceil(4),
+            Engine::Lanes | Engine::Wide => heads.count * (d4 + 1),
+            // Maximum, and a sum from each of the lanes that share a row.
+            Engine::Tile => heads.count * d4.div_ceil(self.slice4) * (self.slice4 + 3),
+        }
+    }
+
+    /// Workgroups for the output rows `rows`.
+    pub fn groups(&self, p: &Problem, rows: &Range<u32>) -> u32 {
+        if rows.is_empty() {
+            return 0;
+        }
+        let tiles = self.tile_after(p, rows.end - 1) - self.tile_at(p, rows.start);
+        match self.engine {
+            Engine::Columns => {
+                ((rows.end - rows.start) * (p.heads.count * p.heads.dim).div_ceil(4)).div_ceil(64)
+            }
+            Engine::Lanes | Engine::Wide => tiles * p.heads.count,
+            Engine::Tile => tiles * p.heads.count * p.heads.dim.div_ceil(4).div_ceil(self.slice4),
+        }
+    }
+
+    /// The first tile that may hold `row`.
+    fn tile_at(&self, p: &Problem, row: u32) -> u32 {
+        let (item, i) = (row / p.lq, row % p.lq);
+        match p.scope {
+            Scope::Patches(g) => {
+                let (blocks_h, _) = g.blocks();
+                let block_row = (i / g.width + g.jitter_h) / g.patch().0;
+                (item * blocks_h + block_row) * self.tiles_per_block_row(&g)
+            }
+            _ => item * p.lq.div_ceil(self.block_q) + i / self.block_q,
+        }
+    }
+
+    /// The first tile after all that may hold `row`.
+    fn tile_after(&self, p: &Problem, row: u32) -> u32 {
+        self.tile_at(p, row)
+            + match p.scope {
+                Scope::Patches(g) => self.tiles_per_block_row(&g),
+                _ => 1,
+            }
+    }
+
+    fn tiles_per_block_row(&self, g: &PatchGeometry) -> u32 {
+        g.blocks().1 * (g.patch().0 * g.patch().1).div_ceil(self.block_q)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_heads_take_columns_and_vectors_take_lanes() {
+        let p = |dim| Problem {
+            heads: Heads { count: 2, dim },
+            scope: Scope::Full,
+            lq: 1024,
+            aligned: true,
+            paired: true,
+        };
+        let cpu = Caps { class: DeviceClass::Cpu, subgroups: true, subgroup_min: 8, ..Caps::FLOOR };
+        assert_eq!(tiling(&cpu, &p(6)).engine, Engine::Columns);
+        assert_eq!(tiling(&cpu, &p(64)).engine, Engine::Lanes);
+        assert_eq!(tiling(&cpu, &p(160)).engine, Engine::Wide);
+        assert_eq!(tiling(&cpu, &p(512)).engine, Engine::Wide);
+        assert_eq!(tiling(&Caps::FLOOR, &p(512)).engine, Engine::Tile);
+        assert_eq!(tiling(&Caps::FLOOR, &p(64)).engine, Engine::Tile);
+        assert_eq!(tiling(&Caps { subgroup_min: 4, ..cpu }, &p(64)).engine, Engine::Tile);
+    }
+}
