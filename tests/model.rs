@@ -11,7 +11,7 @@ use scalediff::pipeline::Precision;
 use scalediff::verify::verify_folder;
 
 /// Odd grids and channels, bf16 weights; four levels, shards, three stages.
-const FOLDERS: [&str; 2] = ["sdxl-odd", "sdxl-deep"];
+const FOLDERS: [&str; 4] = ["sdxl-odd", "sdxl-deep", "flux-odd", "flux-plain"];
 
 fn open(tier: Option<Tier>, limits: Option<&str>, shader_checks: bool) -> Engine {
     let limits = limits.map(str::to_string);
