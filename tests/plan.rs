@@ -1,4 +1,4 @@
-//! Null ring: what full-size SDXL needs, from its configs alone.
+//! Null ring: what full-size SDXL and FLUX.1-dev need, from their configs alone.
 
 use std::path::Path;
 
@@ -13,7 +13,15 @@ fn sdxl(limits: &str, request: Request) -> Vec<Phase> {
 }
 
 fn try_sdxl(limits: &str, request: Request) -> Result<Vec<Phase>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/configs/sdxl-base-1.0");
+    try_model("sdxl-base-1.0", limits, request)
+}
+
+fn flux(limits: &str, request: Request) -> Vec<Phase> {
+    try_model("flux-1-dev", limits, request).unwrap()
+}
+
+fn try_model(name: &str, limits: &str, request: Request) -> Result<Vec<Phase>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/configs").join(name);
     let limits = Limits::WEBGPU.replaced_by(limits).unwrap();
     let files = ModelFiles::open(&folder).unwrap();
     plan(&files, Precision::F16, &Caps { limits, ..Caps::FLOOR }, &request)
@@ -84,6 +92,59 @@ fn every_op_of_a_4096_picture_fits_every_profile_of_limits() {
         let unet = phases.iter().rfind(|p| p.name.contains("denoise")).unwrap();
         assert!((4.7..4.9).contains(&(unet.weight_bytes as f64 / (1u64 << 30) as f64)));
         assert!(unet.peak_bytes() < 12 << 30, "{limits}: {}", unet.peak_bytes());
+    }
+}
+
+/// The last forward pass of the denoiser.
+fn last(phases: &[Phase]) -> &Phase {
+    phases.iter().rfind(|p| p.name.contains("denoise")).unwrap()
+}
+
+/// 2 per multiply-add: linear layers 56.2, 215 and 849 (256 tokens of text), and the attention of 57 blocks over the
+/// whole picture, or over windows with each text query once to a window.
+#[test]
+fn the_work_of_flux_is_what_its_layers_add_up_to() {
+    let blocks = 57.0 * 4.0 * 3072.0;
+    let windowed = |pixels: f64, windows: f64, text: f64| {
+        blocks * (pixels + windows * text) * (4096.0 + text) / 1e12
+    };
+    for (side, full, text, want) in [
+        (1024, false, 256, 56.2 + 13.3),
+        (1024, false, 512, 59.5 + 14.9),
+        (2048, true, 256, 215.0 + 194.0),
+        (2048, true, 512, 218.0 + 200.0),
+        (4096, true, 512, 853.0 + 3056.0),
+        (2048, false, 512, 218.0 + windowed(16384.0, 16.0, 512.0)),
+        (4096, false, 256, 849.0 + windowed(65536.0, 64.0, 256.0)),
+        (4096, false, 512, 853.0 + windowed(65536.0, 64.0, 512.0)),
+    ] {
+        let request = Request {
+            width: Some(side),
+            height: Some(side),
+            attention: if full { StageAttention::Full } else { StageAttention::Patches },
+            jitter: Some(false),
+            max_sequence_length: Some(text),
+            ..Request::default()
+        };
+        let got = last(&flux("binding=2147483647,buffer=2147483647", request)).flops as f64 / 1e12;
+        assert!((got / want - 1.0).abs() < 0.03, "{side}, full {full}: {got} TFLOP, not {want}");
+    }
+}
+
+#[test]
+fn every_op_of_flux_at_4096_fits_every_profile_of_limits() {
+    for limits in ["webgpu", "binding=2147483647,buffer=2147483647"] {
+        let profile = Limits::WEBGPU.replaced_by(limits).unwrap();
+        let request = Request { width: Some(4096), height: Some(4096), ..Request::default() };
+        let phases = flux(limits, request);
+        for p in &phases {
+            assert!(p.largest_binding <= profile.binding_bytes, "{limits}: {}", p.name);
+            assert!(p.largest_buffer <= profile.buffer_bytes, "{limits}: {}", p.name);
+        }
+        let denoise = last(&phases);
+        // 11.9 billion weights in f16.
+        assert!((denoise.weight_bytes as f64 / 2.0 / 11_901_408_320.0 - 1.0).abs() < 1e-3);
+        assert!(denoise.peak_bytes() < 34 << 30, "{limits}: {}", denoise.peak_bytes());
     }
 }
 

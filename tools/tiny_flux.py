@@ -20,7 +20,7 @@ GRID = 8  # tokens a side of a 128 x 128 picture: 8 pixels a latent, 2 latents a
 PAD, END, UNKNOWN = 0, 1, 2
 DEFAULTS = {
     "steps": 20,
-    "guidance": 2.5,
+    "cfg_scale": 2.5,
     "restart_ratio": 0.6,
     "scale_factor": 0.25,
     "max_sequence_length": TOKENS,

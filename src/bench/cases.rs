@@ -4,6 +4,7 @@ use super::call::Call::{self, *};
 use super::call::{Tail, Taps};
 use crate::kernels::attention::{AttentionScope, PatchGeometry};
 use crate::kernels::matmul::Activation;
+use crate::reference::joint::Queries;
 use crate::scalediff::Mask;
 
 /// A call that is timed. Its [`id`](Case::id) is unique.
@@ -64,10 +65,68 @@ const fn masked(side: u32) -> Call {
     Masked { x: [1, side, side, 4], mask, cutoff, minus: false, base: true }
 }
 
-/// `tiny`: the small model from 128 to 512 pixels (latents 16² to 64², both branches of guidance; VAE of 16, 32
+/// Text beside a square picture: over all of it, or where `window` is less than `side` in patches.
+const fn joint(
+    side: u32,
+    window: u32,
+    text: u32,
+    (heads, dim): (u32, u32),
+    queries: Queries,
+) -> Call {
+    let scope = if window < side {
+        AttentionScope::Patches(PatchGeometry {
+            height: side,
+            width: side,
+            window_h: window,
+            window_w: window,
+            jitter_h: 0,
+            jitter_w: 0,
+            isolated: false,
+        })
+    } else {
+        AttentionScope::Full
+    };
+    let (pixels, x_pair) = ([side, side], 9 * dim / 32);
+    Joint { items: 1, text, pixels, heads, dim, x_pair, scope, queries, column: 0 }
+}
+
+const fn rotary(side: u32, heads: u32, dim: u32) -> Call {
+    let x = [1, side, side, 2 * heads * dim];
+    Rotary { x, heads, dim, column: heads * dim, x_pair: Some(9 * dim / 32) }
+}
+
+const PICTURE: Queries = Queries::Picture;
+const WINDOWS: Queries = Queries::Windows { shifted: false };
+
+/// `joint`: what a block of a transformer attends to at four times its base size, 256 pixels of latents a window: in
+/// patches (`npa`), over the whole picture (`full`), and in the form of the official code, which copies text queries and
+/// keys to every window (`replicated`, here without the copies). `tiny`: the small model from 128 to 512 pixels (latents 16² to 64², both branches of guidance; VAE of 16, 32
 /// and 48 channels). `sdxl`: layers of SDXL, some with fewer rows so that a software device has them too.
 /// `sdxl_1024`, `_2048`, `_4096`: its layers at pictures of that side, whole.
 pub const CASES: &[Case] = &[
+    case("joint_npa_picture", joint(64, 16, 64, (4, 64), PICTURE)),
+    case("joint_npa_text", joint(64, 16, 64, (4, 64), WINDOWS)),
+    case("joint_npa_mean", WindowMean { windows: 64, items: 1, text: 64, channels: 256 }),
+    case("joint_full_picture", joint(64, 64, 64, (4, 64), PICTURE)),
+    case("joint_full_text", joint(64, 64, 64, (4, 64), Queries::Text)),
+    case("joint_replicated", full(64, 64 + 64, 64 + 256, 4, 64)),
+    case("tiny_flux_npa_32x32", joint(32, 8, 32, (3, 32), PICTURE)),
+    case("tiny_flux_npa_text_32x32", joint(32, 8, 32, (3, 32), WINDOWS)),
+    case("tiny_flux_full_32x32", joint(32, 32, 32, (3, 32), PICTURE)),
+    case("tiny_flux_rotary_32x32", rotary(32, 3, 32)),
+    case("flux_1024_attention", joint(64, 64, 512, (24, 128), PICTURE)),
+    case("flux_2048_npa", joint(128, 64, 512, (24, 128), PICTURE)),
+    case("flux_2048_npa_text", joint(128, 64, 512, (24, 128), WINDOWS)),
+    case("flux_4096_npa", joint(256, 64, 512, (24, 128), PICTURE)),
+    case("flux_4096_npa_text", joint(256, 64, 512, (24, 128), WINDOWS)),
+    case("flux_1024_rotary", rotary(64, 24, 128)),
+    case("flux_1024_qk", Matmul { items: 1, rows: 4096, k: 3072, n: 6144, tail: Tail::BIAS }),
+    case(
+        "flux_1024_up",
+        Matmul { items: 1, rows: 4096, k: 3072, n: 12288, tail: Tail::act(Activation::GeluTanh) },
+    ),
+    case("flux_1024_down", Matmul { items: 1, rows: 4096, k: 12288, n: 3072, tail: Tail::GATE }),
+    case("flux_1024_norm", ModulatedNorm { items: 1, rows: 4096, channels: 3072, eps: 1e-6 }),
     case("tiny_qkv_32x32", linear(1024, 64, 192, Tail::BIAS)),
     case("tiny_out_32x32", linear(1024, 64, 64, Tail::RESIDUAL)),
     case("tiny_geglu_32x32", linear(1024, 64, 256, Tail::act(Activation::Geglu))),

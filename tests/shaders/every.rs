@@ -3,14 +3,19 @@
 
 use scalediff::gpu::Caps;
 use scalediff::graph::{Graph, Op};
-use scalediff::kernels::attention::{self, Attention, AttentionScope, Heads, PatchGeometry, Slice};
+use scalediff::kernels::attention::{
+    self, Attention, AttentionScope, Heads, PatchGeometry, Slice, Text, Turn,
+};
 use scalediff::kernels::conv2d::{self, Geometry};
 use scalediff::kernels::fft::{self, Direction, FftExtras};
 use scalediff::kernels::group_norm::{self, GroupNorm};
 use scalediff::kernels::latent::{self, Axis, ResampleExtras};
 use scalediff::kernels::layer_norm::{self, Affine, Modulation};
-use scalediff::kernels::matmul::{self, Activation, Epilogue};
+use scalediff::kernels::matmul::{self, Activation, Epilogue, Gate};
+use scalediff::kernels::patchify;
+use scalediff::kernels::rotary;
 use scalediff::kernels::silu;
+use scalediff::kernels::window_mean;
 use scalediff::kernels::windows::{self, WindowGrid};
 use scalediff::tensor::DType::{self, F16, F32};
 use scalediff::tensor::{Shape, Tensor};
@@ -25,6 +30,7 @@ pub const FAMILIES: &[(&str, Family)] = &[
     ("matmul", matmul_family),
     ("conv2d", conv2d_family),
     ("attention", attention_family),
+    ("joint", joint_family),
     ("norms", norms_family),
     ("pointwise", pointwise_family),
 ];
@@ -57,6 +63,8 @@ fn epilogues(g: &mut Graph, y: Shape, res: DType, out: DType) -> Vec<Epilogue> {
     let biases = [1, 2].map(|times| input(g, Shape::matrix(1, times * padded), F32));
     let row_vector = input(g, Shape::matrix(y.batch, y.channels), F32);
     let residual = input(g, y, res);
+    let table = input(g, Shape::matrix(y.batch, y.channels + 4), F32);
+    let gate = Some(Gate { table, column: 4 });
     let mut all = Vec::new();
     for activation in [
         Activation::None,
@@ -82,13 +90,23 @@ fn epilogues(g: &mut Graph, y: Shape, res: DType, out: DType) -> Vec<Epilogue> {
             });
         }
     }
+    // Without a row vector a gate; of convolutions only the last of these is left out.
+    for bits in 0..4 {
+        all.push(Epilogue {
+            bias: (bits & 1 != 0).then_some(biases[0]),
+            residual: (bits & 2 != 0).then_some(residual),
+            gate,
+            out,
+            ..Epilogue::default()
+        });
+    }
     all
 }
 
 /// With all operands and with none: enough where the types vary.
 fn extremes(g: &mut Graph, y: Shape, res: DType, out: DType) -> Vec<Epilogue> {
     let all = epilogues(g, y, res, out);
-    [all[0], all[7], all[all.len() - 1]].to_vec()
+    [all[0], all[7], all[all.len() - 5], all[all.len() - 1]].to_vec()
 }
 
 fn matmul_family(g: &mut Graph) {
@@ -141,7 +159,7 @@ fn conv2d_family(g: &mut Graph) {
                     let k = taps * (c1 + c2).next_multiple_of(4);
                     let weight = input(g, Shape::matrix(u32::next_multiple_of(n, 4), k), w);
                     for e in extremes(g, y, res, out) {
-                        if !e.activation.is_gated() {
+                        if !e.activation.is_gated() && e.gate.is_none() {
                             conv2d::record(g, x, x2, weight, n, geometry, e).unwrap();
                         }
                     }
@@ -191,6 +209,59 @@ fn attention_family(g: &mut Graph) {
     }
 }
 
+/// Text beside a picture, its own queries, and scores with a bias.
+fn joint_family(g: &mut Graph) {
+    for dim in [4, 6, 16, 40, 64, 128, 160] {
+        for dtype in DTYPES {
+            let heads = Heads { count: 2, dim };
+            // 64² tokens exceed a lowered binding limit, so that keys come in segments.
+            for side in [8, 64] {
+                let picture = input(g, Shape::new(1, side, side, 2 * dim), dtype);
+                let tokens = input(g, Shape::tokens(1, 19, 2 * dim), dtype);
+                let slice = |tensor| Slice { tensor, column: 0 };
+                let (k, text) = (slice(picture), slice(tokens));
+                let table = input(g, Shape::matrix(side, dim), F32);
+                let turn = Some(Turn { table, x_pair: 1 });
+                for turn in [None, turn] {
+                    let scope = match turn {
+                        None => AttentionScope::Full,
+                        Some(_) => AttentionScope::Patches(PatchGeometry {
+                            height: side,
+                            width: side,
+                            window_h: side / 2,
+                            window_w: side / 2,
+                            jitter_h: 0,
+                            jitter_w: 1,
+                            isolated: false,
+                        }),
+                    };
+                    let text = Some(Text { k: text, v: text, turn });
+                    let call = Attention { text, ..Attention::new(k, k, k, heads, scope) };
+                    attention::record(g, call, dtype).unwrap();
+                    let call = Attention { q: slice(tokens), ..call };
+                    if turn.is_some() {
+                        attention::record_windows(g, call, true, dtype).unwrap();
+                    } else {
+                        attention::record(g, call, dtype).unwrap();
+                    }
+                }
+            }
+            let x = Slice { tensor: input(g, Shape::tokens(1, 300, 2 * dim), dtype), column: 0 };
+            let bias = Some(input(g, Shape::matrix(2, 599), F32));
+            let call = Attention::new(x, x, x, heads, AttentionScope::Full);
+            attention::record(g, Attention { bias, scaled: false, ..call }, dtype).unwrap();
+            if dim % 4 == 0 {
+                let weight = input(g, Shape::matrix(1, dim), F32);
+                let x = Slice { tensor: input(g, Shape::new(1, 8, 8, 2 * dim), dtype), column: 0 };
+                let table = input(g, Shape::matrix(8, dim), F32);
+                for turn in [None, Some(Turn { table, x_pair: 1 })] {
+                    rotary::record(g, x, weight, heads, turn, 1e-6, dtype).unwrap();
+                }
+            }
+        }
+    }
+}
+
 fn norms_family(g: &mut Graph) {
     for [x, x2, out] in dtypes() {
         for (c1, c2) in [(32, 0), (48, 0), (6, 0), (32, 32), (6, 10), (320, 640)] {
@@ -224,6 +295,15 @@ fn pointwise_family(g: &mut Graph) {
     for [a, b] in dtypes() {
         let x = input(g, shape, a);
         silu::record(g, x, b).unwrap();
+    }
+    for [a, b] in dtypes() {
+        let x = input(g, Shape::new(1, 8, 8, 16), a);
+        patchify::pack(g, x, b).unwrap();
+        patchify::unpack(g, x, b).unwrap();
+        // 64 windows of 77 tokens exceed a lowered binding limit, so that they come in parts.
+        let x = input(g, Shape::tokens(64, 77, 64), a);
+        let weight = input(g, Shape::matrix(1, 64), F32);
+        window_mean::record(g, x, weight, b).unwrap();
     }
     for dtype in DTYPES {
         latent::model_input(g, x, step, 2, dtype).unwrap();

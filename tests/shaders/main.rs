@@ -192,6 +192,7 @@ families! {
     every_matmul_validates_at_its_tier_and_translates "matmul";
     every_conv2d_validates_at_its_tier_and_translates "conv2d";
     every_attention_validates_at_its_tier_and_translates "attention";
+    every_joint_attention_validates_at_its_tier_and_translates "joint";
     every_norm_validates_at_its_tier_and_translates "norms";
     every_pointwise_kernel_validates_at_its_tier_and_translates "pointwise";
 }

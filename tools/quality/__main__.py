@@ -25,6 +25,7 @@ def main():
     p = argparse.ArgumentParser(prog="tools/quality", description=__doc__.splitlines()[0])
     p.add_argument("command", choices=("run", "report", "time", "validate", "train"))
     p.add_argument("out", type=Path, nargs="?", help="the folder of pictures")
+    p.add_argument("--model", choices=make.MODELS, default=make.MODELS[0])
     p.add_argument("--count", type=int, default=60, help="prompts of the default")
     p.add_argument("--each", type=int, default=16, help="prompts of every other variant")
     a = p.parse_args()
@@ -35,10 +36,10 @@ def main():
     if a.out is None:
         p.error(f"{a.command} needs a folder")
     if a.command == "time":
-        return report.time_variants(a.out)
+        return report.time_variants(a.out, a.model)
     if a.command == "run":
-        make.everything(a.out, a.count, min(a.each, a.count))
-    report.write(a.out)
+        make.everything(a.out, a.count, min(a.each, a.count), a.model)
+    report.write(a.out, a.model)
 
 
 if __name__ == "__main__":

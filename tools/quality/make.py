@@ -16,6 +16,7 @@ from quality import measures
 
 PROGRAM = judge_prompts.PROGRAM
 DEFAULT = "npa"
+MODELS = ("tiny-sdxl", "tiny-flux")
 # Flags of the program for each variant; every one starts from the same base picture.
 VARIANTS = {
     DEFAULT: [],
@@ -30,6 +31,14 @@ VARIANTS = {
     "isolated patches": ["--attention", "isolated-npa"],
     "isolated windows": ["--attention", "isolated-windows"],
 }
+# Of the transformer: fewer, and its patches are shifted unless it is told not to.
+FLUX_VARIANTS = {
+    DEFAULT: [],
+    "no jitter": ["--no-jitter"],
+    "full attention": ["--attention", "full"],
+    "no LFM": ["--no-lfm"],
+    "no SG": ["--no-sg"],
+}
 BICUBIC = "bicubic"
 DRAWN, ENCODED = "drawn", "drawn, through the autoencoder"
 # Not rivals but controls of the seam test: patches whose keys end with their block of queries, and windows as
@@ -41,16 +50,20 @@ def prompts(count):
     return judge_prompts.prompts(count)
 
 
-def supported():
+def variants(model):
+    return FLUX_VARIANTS if model == "tiny-flux" else VARIANTS
+
+
+def supported(model):
     """The variants whose flags this build of the program has."""
     text = subprocess.run([PROGRAM, "generate", "--help"], capture_output=True, text=True, check=True).stdout
-    return {n: f for n, f in VARIANTS.items() if all(flag in text for flag in f if flag.startswith("--"))}
+    return {n: f for n, f in variants(model).items() if all(flag in text for flag in f if flag.startswith("--"))}
 
 
-def model_hash():
+def model_hash(model):
     """Names the embedded model, so that pictures of two models never meet in one table."""
     digest = hashlib.sha256()
-    for file in sorted(measures.MODEL.rglob("*")):
+    for file in sorted(measures.folder_of(model).rglob("*")):
         if file.is_file():
             digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
@@ -60,10 +73,10 @@ def folder(out, variant):
     return out / variant.replace(" ", "-")
 
 
-def claim(out):
+def claim(out, model):
     """Refuses a folder that another model's pictures are in."""
     out.mkdir(parents=True, exist_ok=True)
-    file, mine = out / "model.txt", model_hash()
+    file, mine = out / "model.txt", model_hash(model)
     if file.exists() and file.read_text() != mine:
         raise SystemExit(f"{out} holds pictures of another model; give another folder or delete it")
     file.write_text(mine)
@@ -103,11 +116,13 @@ def picture(out, variant, index, prompt, flags):
     return True
 
 
-def everything(out, count, each):
-    claim(out)
+def everything(out, count, each, model):
+    claim(out, model)
     texts = prompts(count)
-    for variant, flags in VARIANTS.items():
-        if variant not in supported():
+    known = supported(model)
+    for variant, flags in variants(model).items():
+        flags = ["-m", model, *flags]
+        if variant not in known:
             print(f"{variant}: skipped, the program does not know {flags[0]}", flush=True)
             continue
         for i, prompt in enumerate(texts if variant == DEFAULT else texts[:each]):
@@ -124,12 +139,12 @@ def bicubic(base):
     return np.asarray(Image.fromarray(base).resize((n, n), Image.Resampling.BICUBIC))
 
 
-def through_autoencoder(pictures):
+def through_autoencoder(pictures, model):
     """What the model's autoencoder leaves of some pictures: no sampler can be sharper."""
     import torch
     from diffusers import AutoencoderKL
 
-    vae = AutoencoderKL.from_pretrained(measures.MODEL / "vae")
+    vae = AutoencoderKL.from_pretrained(measures.folder_of(model) / "vae")
     out = []
     with torch.no_grad():
         for rgb in pictures:

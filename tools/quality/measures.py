@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-MODEL = Path(__file__).parents[2] / "src" / "embedded" / "tiny-sdxl"
+def folder_of(model):
+    """The embedded model of this name."""
+    return Path(__file__).parents[2] / "src" / "embedded" / model
 
 
 def luma(rgb):
@@ -15,8 +17,12 @@ def luma(rgb):
 # ---- seams ---------------------------------------------------------------------------------------
 
 
-def block_side(model=MODEL):
+def block_side(model):
     """Pixels between the borders of query blocks, at every level with attention: the finest such grid."""
+    model = folder_of(model)
+    if (model / "transformer").exists():
+        # Windows of the base picture, in blocks of half of that.
+        return {json.loads((model / "vae" / "config.json").read_text())["sample_size"] // 2}
     unet = json.loads((model / "unet" / "config.json").read_text())
     vae = json.loads((model / "vae" / "config.json").read_text())
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
@@ -36,7 +42,7 @@ def second_difference(grey, at):
     return np.abs(np.diff(rows, 2, axis=0)).mean()
 
 
-def seam(rgb, sides=None):
+def seam(rgb, sides):
     """How much rougher a picture is across the borders of query blocks than 8 and 16 pixels beside.
 
     Those neighbours have the same phase in the autoencoder's grid of 8 pixels. About 1 without seams.
@@ -44,7 +50,7 @@ def seam(rgb, sides=None):
     grey = luma(rgb)
     here, beside = [], []
     for axis in (grey, grey.T):
-        for side in sides or block_side():
+        for side in sides:
             for border in range(side, len(axis), side):
                 here.append(second_difference(axis, border))
                 beside += [second_difference(axis, border + d) for d in (-16, -8, 8, 16)]

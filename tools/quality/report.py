@@ -19,10 +19,10 @@ PER_PICTURE = {
 }
 
 
-def measure(rgb, base):
+def measure(rgb, base, sides):
     """The numbers of one picture that need no network."""
     return {
-        "seam": measures.seam(rgb),
+        "seam": measures.seam(rgb, sides),
         "high_band": measures.high_band(rgb),
         "drift": measures.drift(base, rgb),
         "features": [round(v, 5) for v in measures.features(rgb)],
@@ -36,14 +36,14 @@ def measure_reference(job):
 
 
 def measure_file(job):
-    out, variant, index, prompt = job
+    out, model, variant, index, prompt = job
     base = make.load(out / "base" / f"{index:03}.png")
     if variant == make.BICUBIC:
         rgb, note = make.bicubic(base), {}
     elif variant == make.DRAWN:
         rgb, note = make.truth(prompt, index), {}
     elif variant == make.ENCODED:
-        rgb, note = make.through_autoencoder([make.truth(prompt, index)])[0], {}
+        rgb, note = make.through_autoencoder([make.truth(prompt, index)], model)[0], {}
     else:
         file = make.folder(out, variant) / f"{index:03}.png"
         rgb, note = make.load(file), json.loads(file.with_suffix(".json").read_text())
@@ -51,7 +51,7 @@ def measure_file(job):
     wanted = check_world.wanted(prompt)
     count = finder.load().count(rgb)
     return {
-        **measure(rgb, base),
+        **measure(rgb, base, measures.block_side(model)),
         "attributes": all(answer[k] == wanted[k] for k in check_world.NEEDED),
         "thing": answer["thing"] == wanted["thing"],
         "count": int(count),
@@ -65,7 +65,7 @@ def existing(out, variant):
     return sorted(int(f.stem) for f in make.folder(out, variant).glob("[0-9]*.png"))
 
 
-def collect(out):
+def collect(out, model):
     """{variant: {index: numbers}} and {index: [numbers of drawn pictures]}; what is drawn is cached."""
     indices = existing(out, make.DEFAULT)
     if not indices:
@@ -73,20 +73,20 @@ def collect(out):
     texts = make.prompts(max(indices) + 1)
     cache = out / "drawn.json"
     drawn = json.loads(cache.read_text()) if cache.exists() else {}
-    jobs = [(out, v, i, texts[i]) for v in make.VARIANTS for i in existing(out, v)]
-    jobs += [(out, make.BICUBIC, i, texts[i]) for i in indices]
+    jobs = [(out, model, v, i, texts[i]) for v in make.variants(model) for i in existing(out, v)]
+    jobs += [(out, model, make.BICUBIC, i, texts[i]) for i in indices]
     new = [i for i in indices if str(i) not in drawn]
     with Pool(2) as pool:
         seeds = [(texts[i], 1000 * (k + 1) + i) for i in new for k in range(REFERENCES)]
         made = pool.map(measure_reference, seeds, chunksize=4)
-        own = pool.map(measure_file, [(out, v, i, texts[i]) for v in (make.DRAWN, make.ENCODED) for i in new], chunksize=4)
+        own = pool.map(measure_file, [(out, model, v, i, texts[i]) for v in (make.DRAWN, make.ENCODED) for i in new], chunksize=4)
         for n, i in enumerate(new):
             references = made[n * REFERENCES : (n + 1) * REFERENCES]
             drawn[str(i)] = {make.DRAWN: own[n], make.ENCODED: own[len(new) + n], "references": references}
         cache.write_text(json.dumps(drawn))
         rows = pool.map(measure_file, jobs, chunksize=4)
     table = {v: {i: drawn[str(i)][v] for i in indices} for v in (make.DRAWN, make.ENCODED)}
-    for (_, variant, index, _), row in zip(jobs, rows):
+    for (_, _, variant, index, _), row in zip(jobs, rows):
         table.setdefault(variant, {})[index] = row
     return table, {i: drawn[str(i)]["references"] for i in indices}
 
@@ -200,11 +200,11 @@ def timing_of(out, variant, rows):
     return [f"{seconds:.1f}" if gflop else "", str(gflop) if gflop else ""]
 
 
-def write(out):
-    table, references = collect(out)
+def write(out, model):
+    table, references = collect(out, model)
     make_set = lambda v, indices: Set(table[v], references, indices)
     everyone = sorted(table[make.DEFAULT])
-    others = [v for v in (*make.VARIANTS, make.BICUBIC) if v in table and v != make.DEFAULT]
+    others = [v for v in (*make.variants(model), make.BICUBIC) if v in table and v != make.DEFAULT]
     generated = [v for v in others if v != make.BICUBIC]
     # The prompts that all variants have.
     shared = sorted(set(everyone).intersection(*(table[v] for v in generated)))
@@ -247,12 +247,12 @@ def seam_verdict(mine, full, controls):
     return text + "\n\n"
 
 
-def time_variants(out):
+def time_variants(out, model):
     """Makes the first picture once more per variant and keeps the time: run it on an idle machine."""
     prompt = make.prompts(1)[0]
     place = out / "timing"
     place.mkdir(exist_ok=True)
-    times = {v: make.generate(prompt, 0, place / "now.png", flags)[0] for v, flags in make.supported().items()}
+    times = {v: make.generate(prompt, 0, place / "now.png", ["-m", model, *flags])[0] for v, flags in make.supported(model).items()}
     (out / "times.json").write_text(json.dumps(times, indent=1))
     for variant, seconds in times.items():
         print(f"{variant}: {seconds:.1f} s")
