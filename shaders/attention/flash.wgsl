@@ -247,7 +247,9 @@ fn query(row: u32, head: u32, d4: u32) -> vec4<f32> {
 }
 // The query as keys of this kind see it: positions of text count from the window's corner, of pixels from the grid's.
 fn query_for(tile: Tile, text: bool, row: u32, head: u32, d4: u32) -> vec4<f32> {
-    let v = query(row, head, d4);
+    return query_turned(tile, text, query(row, head, d4), d4);
+}
+fn query_turned(tile: Tile, text: bool, v: vec4<f32>, d4: u32) -> vec4<f32> {
     if (TURNED && text != (SCOPE == WINDOWS)) { return turned(v, d4, tile.y0, tile.x0, select(1.0, -1.0, text)); }
     return v;
 }
@@ -284,9 +286,10 @@ fn put(row: u32, head: u32, d4: u32, v: vec4<f32>) {
 }
 // Pairs d8 of vec4s, which lie together where PAIRED; the second is zero beyond an odd head.
 fn query2(tile: Tile, text: bool, row: u32, head: u32, d8: u32) -> mat2x4<f32> {
-    if (PAIRED && !TURNED) {
+    if (PAIRED) {
         let col = low(params.q_k_col) + head * HEAD_DIM + 8u * d8;
-        return load2_q(query_at(row) + col / 4u) * SCALE;
+        let v = load2_q(query_at(row) + col / 4u) * SCALE;
+        return mat2x4(query_turned(tile, text, v[0], 2u * d8), query_turned(tile, text, v[1], 2u * d8 + 1u));
     }
     let v = query_for(tile, text, row, head, 2u * d8);
     if (2u * d8 + 1u < D4) { return mat2x4(v, query_for(tile, text, row, head, 2u * d8 + 1u)); }

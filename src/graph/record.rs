@@ -33,6 +33,9 @@ pub enum Origin {
     Weight { slab: u32, offset: u64 },
 }
 
+/// Finds rows of an operand from the chunk's.
+pub type RowMap = Box<dyn Fn(&Range<u32>) -> Range<u32>>;
+
 /// Which rows of an operand a chunk of the work touches.
 pub enum Window {
     /// All rows, whatever the chunk.
@@ -40,7 +43,7 @@ pub enum Window {
     /// The rows of the chunk itself.
     Rows,
     /// Rows found from the chunk's rows, such as those of a convolution with its halo.
-    Map(Box<dyn Fn(&Range<u32>) -> Range<u32>>),
+    Map(RowMap),
     /// Weight rows found from the chunk's columns: `times` for each output column.
     Cols { times: u32 },
 }

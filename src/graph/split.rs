@@ -237,7 +237,7 @@ pub(super) fn crosses(rows: &Range<u32>, size: u32) -> bool {
 /// `0..extent` in pieces of `step`; one empty piece when there is nothing to cut.
 fn pieces(extent: u32, step: u32) -> Vec<Range<u32>> {
     if extent == 0 {
-        return vec![0..0];
+        return std::iter::once(0..0).collect();
     }
     (0..extent.div_ceil(step)).map(|i| i * step..((i + 1) * step).min(extent)).collect()
 }

@@ -111,7 +111,7 @@ impl CrossAttention {
 }
 
 fn heads_of(w: &Weights, width: u32, count: u32) -> Result<Heads> {
-    if count == 0 || width % count != 0 {
+    if count == 0 || !width.is_multiple_of(count) {
         return Err(w.error(format!("{width} channels do not divide into {count} heads")));
     }
     Ok(Heads { count, dim: width / count })

@@ -18,7 +18,7 @@ pub struct GroupNorm {
 impl GroupNorm {
     /// `weight` and `bias` of `channels` values.
     pub fn load(w: &Weights, channels: u32, groups: u32, eps: f32) -> Result<Self> {
-        if groups == 0 || channels % groups != 0 {
+        if groups == 0 || !channels.is_multiple_of(groups) {
             return Err(w.error(format!("{channels} channels do not divide into {groups} groups")));
         }
         Ok(Self {

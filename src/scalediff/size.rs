@@ -84,7 +84,7 @@ mod tests {
             let p = SizePlan::new(side, 701 - side, 128, 8, None).unwrap();
             let (w, h) = p.stage_size(p.stages);
             assert!(w >= p.width && h >= p.height && w - p.width < 8 << p.stages);
-            assert!(p.base_width % 8 == 0 && h % 8 == 0);
+            assert!(p.base_width.is_multiple_of(8) && h.is_multiple_of(8));
         }
     }
 }

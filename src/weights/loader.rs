@@ -7,8 +7,9 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
+use super::narrow::to_f16;
 use super::rows::Rows;
-use super::source::{Checkpoint, TensorView, to_f16};
+use super::source::{Checkpoint, TensorView};
 use crate::error::{Error, Result};
 use crate::gpu::{Gpu, Limits, Slabs};
 use crate::graph::WeightRef;

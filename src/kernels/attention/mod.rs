@@ -10,6 +10,7 @@
 //! Keys that exceed a binding come in segments: one op each, which hand (maximum, sum, accumulator) on
 //! in a state tensor.
 
+mod check;
 mod patches;
 mod record;
 mod tiling;
