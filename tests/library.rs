@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use scalediff::gpu::wgpu;
-use scalediff::scalediff::Latents;
+use scalediff::scalediff::{Latents, StageAttention};
 use scalediff::{
     Engine, Error, ErrorKind, Event, GpuOptions, LoadOptions, Metadata, Picture, Pipeline,
     Progress, Reached, Request, Result, StageResult, embedded,
@@ -12,6 +12,25 @@ use scalediff::{
 fn pipeline(engine: &Engine, keep_loaded: bool) -> Pipeline {
     let options = LoadOptions { keep_loaded, ..LoadOptions::default() };
     Pipeline::load(engine, &embedded::tiny_sdxl(), options).unwrap()
+}
+
+/// Both families through the same facade: a doubling, cropped, on demand twice the same.
+#[test]
+fn every_embedded_model_makes_a_picture() {
+    let engine = own();
+    for name in ["tiny-sdxl", "tiny-flux"] {
+        let files = embedded::by_name(name).unwrap();
+        let mut pipeline = Pipeline::load(&engine, &files, LoadOptions::default()).unwrap();
+        let mut make = |request: &Request| pipeline.generate(request, &mut ()).unwrap().image();
+        let image = make(&request(1));
+        assert_eq!((image.width, image.height), (100, 60), "{name}");
+        assert!(image.rgb == make(&request(1)).rgb, "{name}: another picture of the same seed");
+        assert!(image.rgb != make(&request(2)).rgb, "{name}: the same picture of another seed");
+        let full = Request { attention: StageAttention::Full, ..request(1) };
+        assert!(image.rgb != make(&full).rgb, "{name}: patches that see everything");
+        assert_eq!(pipeline.describe(&request(1)).unwrap().model, name);
+    }
+    assert!(embedded::by_name("tiny").is_none());
 }
 
 fn own() -> Engine {

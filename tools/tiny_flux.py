@@ -19,6 +19,7 @@ TOKENS = 32
 GRID = 8  # tokens a side of a 128 x 128 picture: 8 pixels a latent, 2 latents a token
 PAD, END, UNKNOWN = 0, 1, 2
 DEFAULTS = {
+    "native_size": 128,
     "steps": 20,
     "cfg_scale": 2.5,
     "restart_ratio": 0.6,
@@ -46,7 +47,7 @@ def pieces():
 
 def t5_tokenizer():
     t = tokenizers.Tokenizer(tokenizers.models.Unigram(pieces(), unk_id=UNKNOWN, byte_fallback=False))
-    t.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase(), normalizers.Replace(tokenizers.Regex(" {2,}"), " ")])
+    t.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Replace(tokenizers.Regex(" {2,}"), " ")])
     t.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
     t.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
     t.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", END)])

@@ -32,12 +32,12 @@ struct Params {
     lk: u32,            // full, causal: keys per item; windows: their numbers (height, width), the top bits: first block
     q_row0: u32,        // first bound row
     kv_row0: u32,       // first row of the segment of keys and values
-    kv_rows: u32,       // its rows; the top 5 bits: rows bound before it
+    kv_rows: u32,       // its rows, the top 5 bits: rows bound before it; on a grid: first and end line of each window
     y_row0: u32,        // first row of this chunk of queries, and its rows
     y_rows: u32,
     grid: u32,          // height, width
     window: u32,        // height, width of the base grid: the window where the grid is larger
-    text: u32,          // text keys per item
+    text: u32,          // text keys per item; first window of this tensor of answers
 }
 var<immediate> params: Params;
 #import grid
@@ -86,23 +86,13 @@ struct Keys {
     text: bool,  // rows of text_k and text_v, which are bound whole
 }
 
-// The number of keys before the first one at `row` or later.
-fn keys_before(keys: Keys, row: u32) -> u32 {
-    let runs = divided(max(row, keys.row) - keys.row, keys.stride);
-    return runs.quotient * keys.width + min(runs.rest, keys.width);
-}
-
-fn bound_keys(row: u32, width: u32, stride: u32, count: u32) -> Keys {
-    var keys = Keys(row, width, stride, 0u, count, false);
-    keys.begin = min(keys_before(keys, params.kv_row0), count);
-    keys.end = min(keys_before(keys, params.kv_row0 + (params.kv_rows & 0x7ffffffu)), count);
-    return keys;
-}
-
 // Keys of queries first..=last of an item (full, causal), or of one block of its grid (patches).
 fn keys_of_run(item: u32, last: u32) -> Keys {
     let seen = select(params.lk, min(params.lk, last + 1u), SCOPE == CAUSAL);
-    return bound_keys(item * params.lk, params.lk, params.lk, seen);
+    let first = item * params.lk;
+    let begin = max(params.kv_row0, first) - first;
+    let end = max(params.kv_row0 + (params.kv_rows & 0x7ffffffu), first) - first;
+    return Keys(first, params.lk, params.lk, min(begin, seen), min(end, seen), false);
 }
 fn block_y0(by: u32) -> u32 { return window_origin(by, patch_h(), low(params.window), low(params.grid), jitter_h()); }
 fn block_x0(bx: u32) -> u32 { return window_origin(bx, patch_w(), high(params.window), high(params.grid), jitter_w()); }
@@ -111,25 +101,28 @@ fn keys_at(item: u32, y0: u32, x0: u32) -> Keys {
     let w = high(params.grid);
     let wh = min(low(params.window), h);
     let ww = min(high(params.window), w);
-    return bound_keys(item * h * w + y0 * w + x0, ww, w, wh * ww);
+    let lines = vec2(low(params.kv_rows), min(high(params.kv_rows), wh));
+    return Keys(item * h * w + y0 * w + x0, ww, w, lines.x * ww, lines.y * ww, false);
 }
 
-fn text_keys(item: u32) -> Keys { return Keys(item * params.text, params.text, params.text, 0u, params.text, true); }
+fn text_keys(item: u32) -> Keys {
+    let count = low(params.text);
+    return Keys(item * count, count, count, 0u, count, true);
+}
 
 // Row of key t, counted from the first bound row.
 fn key_row(keys: Keys, t: u32) -> u32 {
     if (TEXT && keys.text) { return keys.row + t; }
-    let first = keys.row - params.kv_row0 + (params.kv_rows >> 27u);
     if (GRID) {
         let run = divided(t, keys.width);
-        return first + run.quotient * keys.stride + run.rest;
+        return keys.row + run.quotient * keys.stride + run.rest - params.kv_row0;
     }
-    return first + t;
+    return keys.row - params.kv_row0 + (params.kv_rows >> 27u) + t;
 }
 
 // Runs of text queries: one to each item in each window.
-fn window_of_run(run: u32) -> u32 { return quotient(run, low(params.items_heads)); }
-fn item_of_run(run: u32) -> u32 { return run - window_of_run(run) * low(params.items_heads); }
+fn item_of_run(run: u32) -> u32 { return divided(run, low(params.items_heads)).rest; }
+fn window_of_run(run: u32) -> u32 { return high(params.text) + quotient(run, low(params.items_heads)); }
 
 // A tile: up to BLOCK_Q queries that share their keys. Tiles are numbered over items and blocks, so that the
 // tiles of a chunk of rows are consecutive.

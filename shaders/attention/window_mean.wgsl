@@ -9,7 +9,7 @@ struct Params {
     first_group: u32,
     lanes: u32,
     window4: u32, // vec4s of a window in x
-    from_x4: u32, // where this launch begins in the first window, from where x is bound
+    from_x4: u32, // where this launch begins in each window
     first: u32,   // windows
     end: u32,
 }

@@ -120,9 +120,12 @@ pub enum Call {
         queries: Queries,
         column: u32,
     },
-    /// What the text's queries see in `windows` of a picture.
+    /// What the text's queries see in the windows `part` (first, one after the last) of `windows`; with the sum of
+    /// others `before`.
     WindowMean {
         windows: u32,
+        part: [u32; 2],
+        before: bool,
         items: u32,
         text: u32,
         channels: u32,

@@ -98,15 +98,19 @@ const fn rotary(side: u32, heads: u32, dim: u32) -> Call {
 const PICTURE: Queries = Queries::Picture;
 const WINDOWS: Queries = Queries::Windows { shifted: false };
 
-/// `joint`: what a block of a transformer attends to at four times its base size, 256 pixels of latents a window: in
+/// `joint`: attention of a transformer's block at four times its base size, windows of 16 × 16 tokens and 64 of text: in
 /// patches (`npa`), over the whole picture (`full`), and in the form of the official code, which copies text queries and
-/// keys to every window (`replicated`, here without the copies). `tiny`: the small model from 128 to 512 pixels (latents 16² to 64², both branches of guidance; VAE of 16, 32
+/// keys to every window (`replicated`, here without the copies).
+/// `flux`: layers of FLUX.1 at pictures of that side. `tiny`: the small model from 128 to 512 pixels (latents 16² to 64², both branches of guidance; VAE of 16, 32
 /// and 48 channels). `sdxl`: layers of SDXL, some with fewer rows so that a software device has them too.
 /// `sdxl_1024`, `_2048`, `_4096`: its layers at pictures of that side, whole.
 pub const CASES: &[Case] = &[
     case("joint_npa_picture", joint(64, 16, 64, (4, 64), PICTURE)),
     case("joint_npa_text", joint(64, 16, 64, (4, 64), WINDOWS)),
-    case("joint_npa_mean", WindowMean { windows: 64, items: 1, text: 64, channels: 256 }),
+    case(
+        "joint_npa_mean",
+        WindowMean { windows: 64, part: [0, 64], before: false, items: 1, text: 64, channels: 256 },
+    ),
     case("joint_full_picture", joint(64, 64, 64, (4, 64), PICTURE)),
     case("joint_full_text", joint(64, 64, 64, (4, 64), Queries::Text)),
     case("joint_replicated", full(64, 64 + 64, 64 + 256, 4, 64)),

@@ -2,7 +2,7 @@
 //!
 //! A [`Call`](call::Call) is one call of a kernel as data: it makes its inputs, records itself and knows what
 //! must come out. The kernel tests run small ones with odd extents; [`CASES`] are those that are timed, at
-//! layer shapes of the small model and of SDXL. `scalediff bench` and `cargo bench` are the same program,
+//! layer shapes of the small models, SDXL and FLUX.1. `scalediff bench` and `cargo bench` are the same program,
 //! which runs [`run`]: every case is verified on sampled outputs before it is timed, by the device's own clock
 //! where it has one that agrees with the host's, and set against the device's own [`Peak`].
 

@@ -148,9 +148,9 @@ impl Call {
                 };
                 wanted.iter().flat_map(|row| joint.row(*row)).collect()
             }
-            Call::WindowMean { windows, .. } => {
-                let y =
-                    reference::joint::window_mean(b.get("x"), &b.get("weight")[..windows as usize]);
+            Call::WindowMean { part: [first, end], .. } => {
+                let weight = &b.get("weight")[first as usize..end as usize];
+                let y = reference::window_mean::window_mean(b.get("x"), weight, b.get("before"));
                 pick(&y, n, rows)
             }
             Call::Rotary { x, heads, dim, column, x_pair } => {
@@ -169,7 +169,7 @@ impl Call {
                 pick(&y, n, rows)
             }
             Call::Patchify { x, pack } => {
-                pick(&reference::rotary::patchify(b.get("x"), shape(x), pack), n, rows)
+                pick(&reference::patchify::patchify(b.get("x"), shape(x), pack), n, rows)
             }
             Call::GroupNorm { x, c2, groups, eps, silu } => {
                 let xs = shape(x);

@@ -94,15 +94,25 @@ impl Call {
                 let call = Attention { text, ..Attention::new(q, k, v, heads, scope) };
                 match queries {
                     Queries::Windows { shifted } => {
-                        Box::new(move |g| attention::record_windows(g, call, shifted, act))
+                        let AttentionScope::Patches(p) = scope else {
+                            return Box::new(|g| Err(g.error("windows need patches")));
+                        };
+                        let (ys, xs) = p.distinct(shifted);
+                        let all = 0..(ys.windows.len() * xs.windows.len()) as u32;
+                        Box::new(move |g| {
+                            attention::record_windows(g, call, shifted, all.clone(), act)
+                        })
                     }
                     _ => Box::new(move |g| attention::record(g, call, act)),
                 }
             }
-            Call::WindowMean { windows, items, text, channels } => {
-                let x = m.x(g, "x", Shape::tokens(windows * items, text, channels), act);
+            Call::WindowMean { windows, part: [first, end], before, items, text, channels } => {
+                let x = Shape::tokens((end - first) * items, text, channels);
+                let x = m.x(g, "x", x, act);
+                let before = before
+                    .then(|| m.x(g, "before", Shape::tokens(items, text, channels), DType::F32));
                 let weight = m.x(g, "weight", Shape::matrix(1, windows), DType::F32);
-                Box::new(move |g| window_mean::record(g, x, weight, act))
+                Box::new(move |g| window_mean::record(g, x, weight, first..end, before, act))
             }
             Call::Rotary { x, heads, dim, column, x_pair } => {
                 let xs = shape(x);

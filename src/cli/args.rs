@@ -39,7 +39,7 @@ pub enum Command {
     Metadata(MetadataArgs),
     /// List the devices, best first, with what they can do.
     Devices,
-    /// Time every kernel at layer shapes of the small model and of SDXL, each verified first.
+    /// Time every kernel at layer shapes of the small models, of SDXL and of FLUX.1, each verified first.
     Bench(BenchArgs),
     /// Run recorded cases and compare: does this machine compute right?
     Verify(VerifyArgs),

@@ -32,6 +32,22 @@ impl Config {
         self.dim_opt(key)?.ok_or_else(|| self.error(format!("{key} is missing")))
     }
 
+    /// A number of layers: a whole number in 0..=1000.
+    pub fn layers(&self, key: &str) -> Result<u32> {
+        let value = self.get(key).ok_or_else(|| self.error(format!("{key} is missing")))?;
+        let layers = value.as_u64().and_then(|v| u32::try_from(v).ok()).filter(|v| *v <= 1000);
+        layers.ok_or_else(|| {
+            self.error(format!("{key} is {value}, expected a whole number from 0 to 1000"))
+        })
+    }
+
+    /// Channels of all heads together, at most 65536.
+    pub fn heads(&self, count: u32, dim: u32) -> Result<u32> {
+        count.checked_mul(dim).filter(|width| *width <= 65536).ok_or_else(|| {
+            self.error(format!("{count} heads of {dim} channels, expected at most 65536 in all"))
+        })
+    }
+
     /// Like [`Config::dim`], for a key that may be absent.
     pub fn dim_opt(&self, key: &str) -> Result<Option<u32>> {
         let Some(value) = self.get(key) else { return Ok(None) };

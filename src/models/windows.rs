@@ -9,7 +9,8 @@ pub type Draw<'a> = &'a mut dyn FnMut(u32) -> u32;
 /// Neighborhood patches at every level, or none.
 #[derive(Default)]
 pub struct Windows<'a> {
-    /// The latent grid that the model was trained at; `None`: attention over the whole grid.
+    /// The grid of the first stage, in latents (U-Net) or tokens (transformer); `None`: attention over the whole
+    /// grid.
     pub base: Option<(u32, u32)>,
     /// Patches see their own block only: half the base's grid per axis, without overlap.
     pub isolated: bool,

@@ -55,6 +55,9 @@ pub(super) fn record_clip(
 }
 
 /// Runs a text encoder on rows of ids of equal length.
+///
+/// # Errors
+/// Ids that the encoder does not have, or the device's limits.
 pub fn encode_clip(
     gpu: &Gpu,
     encoder: &Loaded<ClipEncoder>,

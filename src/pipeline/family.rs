@@ -57,6 +57,8 @@ pub(super) struct Prompts<'a> {
     pub guidance: f32,
     /// Tokens of the long text encoder, for families that have one.
     pub length: u32,
+    /// Whether guidance works in some of the steps only.
+    pub in_part: bool,
 }
 
 /// Picks the family by the class that `model_index.json` names. `keep_loaded`: see

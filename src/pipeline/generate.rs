@@ -156,7 +156,7 @@ impl Pipeline {
         let vae = self.model.vae_config()?;
         let unit = vae.factor() * self.family.patch();
         let size = self.defaults.size(request, self.family.native_size(), unit)?;
-        let length = self.defaults.length(request)?;
+        let length = self.defaults.length(request)?.unwrap_or(0);
         Ok(Job { guidance, length, options, schedule, vae, size })
     }
 
@@ -169,7 +169,8 @@ impl Pipeline {
     ) -> Result<(StageResult, Option<DeviceTensor>)> {
         let Job { guidance, length, options, schedule, vae, size } = self.job(request)?;
         let negative = request.negative_prompt.as_deref();
-        let prompts = Prompts { positive: &request.prompt, negative, guidance, length };
+        let in_part = options.guidance_start > 0.0 || options.guidance_stop < 1.0;
+        let prompts = Prompts { positive: &request.prompt, negative, guidance, length, in_part };
         // Nothing is left to denoise when the last stage is reached.
         let denoiser = match &reached {
             Some((stage, _)) if *stage == size.stages => None,

@@ -17,10 +17,11 @@ pub mod png;
 mod reached;
 mod request;
 mod sdxl;
+mod windows;
 
 pub use clip::{TextStates, encode_clip};
 pub use codec::{VaeCodec, decode_raw, encode_raw};
-pub use flux::{Flux, FluxDenoiser, FluxText, encode_t5, flux_text};
+pub use flux::{Flux, FluxDenoiser, FluxText, encode_t5, flux_ids, flux_text};
 pub use generate::{LoadOptions, Pipeline};
 pub use image::Image;
 pub use layout::{channels_first, channels_last};

@@ -10,7 +10,7 @@ use crate::models::flux::{Flux, FluxConfig};
 use crate::models::sdxl_unet::{Unet, UnetConfig};
 use crate::models::text::{ClipConfig, ClipEncoder, T5Config, T5Encoder};
 use crate::models::vae::{Decoder, Encoder, VaeConfig};
-use crate::sampling::{SamplerChoice, Scheduler};
+use crate::sampling::{FlowMatch, PredictionType, SamplerChoice, Schedule, Scheduler};
 use crate::tensor::DType;
 use crate::weights::{Checkpoint, Loader, ModelFiles, Weights};
 
@@ -164,6 +164,20 @@ impl Model {
     pub fn vae_decoder(&self) -> Result<Loaded<Decoder>> {
         let config = self.vae_config()?;
         self.load("vae", "diffusion_pytorch_model", |w| Decoder::load(w, &config))
+    }
+
+    /// The schedule of a run of `steps` steps, which must be of the kind that the denoiser was trained with.
+    ///
+    /// # Errors
+    /// A broken config, a number of steps that it cannot have, or noise of another kind.
+    pub fn schedule(&self, choice: SamplerChoice, steps: usize, flow: bool) -> Result<Schedule> {
+        let schedule = self.scheduler(choice)?.schedule(steps)?;
+        if (schedule.prediction == PredictionType::Flow) == flow {
+            return Ok(schedule);
+        }
+        let expected = if flow { FlowMatch::CLASS } else { "a scheduler of diffusion" };
+        Err(Error::model(format!("the scheduler does not fit the model, expected {expected}"))
+            .at("scheduler/scheduler_config.json"))
     }
 
     /// `scheduler/scheduler_config.json`, with the request's say on the sampler.

@@ -104,8 +104,8 @@ pub fn plan(
     let vae = model.vae_config()?;
     let size = defaults.size(request, family.native_size(), vae.factor() * family.patch())?;
 
-    let length = defaults.length(request)?;
-    let prompts = Prompts { positive: "", negative: None, guidance, length };
+    let length = defaults.length(request)?.unwrap_or(0);
+    let prompts = Prompts { positive: "", negative: None, guidance, length, in_part: false };
     let mut phases = Vec::new();
     for encoder in family.encoder_graphs(caps, &prompts)? {
         phases.push(Phase::new(encoder.name, &encoder.graph, caps, encoder.weight_bytes)?);

@@ -12,7 +12,7 @@ use crate::weights::ModelFiles;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Request {
-    /// What the picture shows. Any text; what exceeds the encoders' 77 tokens is ignored with a warning.
+    /// What the picture shows. Any text; what exceeds the encoders' tokens (CLIP 77) is ignored with a warning.
     /// Default: "".
     pub prompt: String,
     /// What it should not show. Default `None`: nothing (zero embeddings where the model says so), which
@@ -22,12 +22,13 @@ pub struct Request {
     pub width: Option<u32>,
     /// Height of the final picture in pixels, as `width`.
     pub height: Option<u32>,
-    /// Sampler steps of the first stage, 1 to 1000. Default: the model's, else 50.
+    /// Sampler steps of the first stage, 1 to 1000. Default: the model's, else 50 (SDXL), 30
+    /// (FLUX.1-dev) or 4 (schnell).
     pub steps: Option<usize>,
     /// Guidance scale, 0 to 1000. Of classifier-free guidance, where at most 1 means none; or what a
     /// guidance-distilled transformer is told. Default: the model's, else 7.5 (SDXL) or 3.5 (FLUX).
     pub cfg_scale: Option<f32>,
-    /// Guidance works from this share of the steps on, 0 to 1. Default: 0.
+    /// Guidance by two branches works from this share of the steps on, 0 to 1. Default: 0.
     pub guidance_start: Option<f64>,
     /// Guidance works up to this share of the steps, 0 to 1; the other steps cost half. Default: 1.
     pub guidance_stop: Option<f64>,
@@ -41,10 +42,11 @@ pub struct Request {
     pub rng: Rng,
     /// Doublings after the first stage, 0 to 6. Default: as often as the picture is twice the training size.
     pub stages: Option<u32>,
-    /// Share of the steps that later stages run, above 0 and at most 1. Default: the model's, else 0.4.
+    /// Share of the steps that later stages run, above 0 and at most 1. Default: the model's, else 0.4
+    /// (SDXL), 0.6 (FLUX.1-dev) or 0.5 (schnell).
     pub restart_ratio: Option<f64>,
     /// Side of the low band as a share of the latents' side, above 0 and at most 1. Default: the model's,
-    /// else 0.125.
+    /// else 0.125 (SDXL) or 0.25 (FLUX).
     pub scale_factor: Option<f64>,
     /// A mask over the Fourier transform as the low-pass of frequency mixing and structure guidance.
     /// Default `None`: resampling by `scale_factor`, as in the paper.
@@ -77,6 +79,8 @@ impl Request {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Defaults {
+    /// Side of the pictures that the model was trained on, in pixels; `None`: as its configs or its family say.
+    pub native_size: Option<u32>,
     /// Pixels; `None`: 4 × the training size.
     pub width: Option<u32>,
     /// Pixels; `None`: 4 × the training size.
@@ -91,8 +95,8 @@ pub struct Defaults {
     pub scale_factor: f64,
     /// See [`Request::jitter`].
     pub jitter: bool,
-    /// See [`Request::max_sequence_length`].
-    pub max_sequence_length: u32,
+    /// See [`Request::max_sequence_length`]; `None` for models without such an encoder.
+    pub max_sequence_length: Option<u32>,
 }
 
 /// Doublings by default, as in the paper: 1024 to 4096.
@@ -101,6 +105,7 @@ const DEFAULT_STAGES: u32 = 2;
 impl Defaults {
     /// Of SDXL, as in the paper.
     pub const SDXL: Self = Self {
+        native_size: None,
         width: None,
         height: None,
         steps: 50,
@@ -108,16 +113,16 @@ impl Defaults {
         restart_ratio: 0.4,
         scale_factor: 0.125,
         jitter: false,
-        max_sequence_length: 77,
+        max_sequence_length: None,
     };
-    /// Of FLUX.1-dev, as in the official scripts.
+    /// Of FLUX.1-dev, as in the official scripts; the length of the text as in its signature.
     pub const FLUX_DEV: Self = Self {
         steps: 30,
         cfg_scale: 3.5,
         restart_ratio: 0.6,
         scale_factor: 0.25,
         jitter: true,
-        max_sequence_length: 512,
+        max_sequence_length: Some(512),
         ..Self::SDXL
     };
     /// Of FLUX.1-schnell, as in the official scripts.
@@ -125,7 +130,7 @@ impl Defaults {
         steps: 4,
         cfg_scale: 0.0,
         restart_ratio: 0.5,
-        max_sequence_length: 256,
+        max_sequence_length: Some(256),
         ..Self::FLUX_DEV
     };
 
@@ -151,12 +156,12 @@ impl Defaults {
     ///
     /// # Errors
     /// A number out of range.
-    pub fn length(&self, request: &Request) -> Result<u32> {
-        let length = request.max_sequence_length.unwrap_or(self.max_sequence_length);
-        if !(1..=512).contains(&length) {
+    pub fn length(&self, request: &Request) -> Result<Option<u32>> {
+        let length = request.max_sequence_length.or(self.max_sequence_length);
+        if let Some(length) = length.filter(|length| !(1..=512).contains(length)) {
             return Err(Error::usage(format!("{length} tokens of text, expected 1 to 512")));
         }
-        Ok(length)
+        Ok(self.max_sequence_length.and(length))
     }
 
     /// The low-pass for a request.
@@ -191,7 +196,7 @@ impl Defaults {
             scale_factor: Some(request.scale_factor.unwrap_or(self.scale_factor)),
             filter_cutoff,
             jitter: Some(request.jitter.unwrap_or(self.jitter)),
-            max_sequence_length: Some(self.length(request)?),
+            max_sequence_length: self.length(request)?,
             ..request.clone()
         })
     }
@@ -215,8 +220,9 @@ impl Defaults {
     }
 
     /// The sizes of a request: what it says, else the model's default, else four times the training
-    /// size `native`; `unit` pixels to a latent.
+    /// size, by default `native`; `unit` pixels to a latent or a token.
     pub fn size(&self, request: &Request, native: u32, unit: u32) -> Result<SizePlan> {
+        let native = self.native_size.unwrap_or(native).clamp(1, 65536);
         let stages = request.stages.unwrap_or(DEFAULT_STAGES).min(MAX_STAGES);
         let side = |asked: Option<u32>, default: Option<u32>| {
             asked.or(default).unwrap_or_else(|| native.saturating_mul(1 << stages))

@@ -115,12 +115,13 @@ type Range = std::ops::Range<usize>;
 /// The windows of all blocks that differ, row by row.
 fn windows(p: &PatchGeometry, shifted: bool) -> Vec<(Range, Range)> {
     let axis = |len: u32, window: u32, jitter: u32| {
-        let step = i64::from((window / 2).max(1));
+        let step = i64::from(if p.isolated { window } else { (window / 2).max(1) });
+        let margin = if p.isolated { 0 } else { i64::from(window / 4) };
         let last = i64::from(len.saturating_sub(window));
         let count = i64::from(len).div_euclid(step) + i64::from(i64::from(len) % step > 0);
         let mut all: Vec<Range> = Vec::new();
         for b in 0..count + i64::from(shifted) {
-            let origin = (b * step - i64::from(jitter) - i64::from(window / 4)).clamp(0, last);
+            let origin = (b * step - i64::from(jitter) - margin).clamp(0, last);
             let keys = origin as usize..(origin + i64::from(window.min(len))) as usize;
             if all.last() != Some(&keys) {
                 all.push(keys);
@@ -130,14 +131,4 @@ fn windows(p: &PatchGeometry, shifted: bool) -> Vec<(Range, Range)> {
     };
     let (ys, xs) = (axis(p.height, p.window_h, p.jitter_h), axis(p.width, p.window_w, p.jitter_w));
     ys.iter().flat_map(|y| xs.iter().map(move |x| (y.clone(), x.clone()))).collect()
-}
-
-/// `sum_n weight[n] · x[n]`, with `x` as many values for each window.
-pub fn window_mean(x: &[f32], weight: &[f32]) -> Vec<f32> {
-    let length = x.len() / weight.len();
-    let sum = |i: usize| {
-        let term = |(n, w): (usize, &f32)| f64::from(*w) * f64::from(x[n * length + i]);
-        weight.iter().enumerate().map(term).sum::<f64>()
-    };
-    (0..length).map(|i| sum(i) as f32).collect()
 }

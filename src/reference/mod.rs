@@ -10,6 +10,8 @@ pub mod joint;
 pub mod latent;
 pub mod layer_norm;
 pub mod matmul;
+pub mod patchify;
 pub mod rotary;
 pub mod silu;
+pub mod window_mean;
 pub mod windows;

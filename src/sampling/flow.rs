@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::config::Keys;
 use super::sampler::{Sampler, SamplerChoice};
-use super::schedule::{PredictionType, Schedule};
+use super::schedule::{PredictionType, Schedule, check_fall};
 use crate::error::{Error, Result};
 
 /// diffusers' `FlowMatchEulerDiscreteScheduler`.
@@ -17,7 +17,7 @@ pub struct FlowMatch {
 
 impl FlowMatch {
     /// The class in `scheduler_config.json`.
-    pub(super) const CLASS: &'static str = "FlowMatchEulerDiscreteScheduler";
+    pub const CLASS: &'static str = "FlowMatchEulerDiscreteScheduler";
 
     /// # Errors
     /// A key at a value that is not supported, or a sampler of another kind of model.
@@ -74,6 +74,7 @@ impl FlowMatch {
         let mut sigmas: Vec<f32> = (0..steps).map(level).collect();
         let timesteps = sigmas.iter().map(|s| s * self.train_steps as f32).collect();
         sigmas.push(0.0);
+        check_fall(&sigmas)?;
         Ok(Schedule {
             targets: sigmas[1..].to_vec(),
             sigmas,

@@ -238,7 +238,7 @@ impl Karras {
 
 /// Refuses levels that rise, and ones that stay where they are. Two may be equal: as many steps as the training has
 /// round to the same timestep here and there, and such a step changes nothing.
-fn check_fall(sigmas: &[f32]) -> Result<()> {
+pub(super) fn check_fall(sigmas: &[f32]) -> Result<()> {
     let falls = |from: f32, to: f32| from >= to; // NaN does not
     let refuse = |what: String| {
         Err(Error::usage(format!("the noise levels {what}, expected ones that fall")).with_hint(

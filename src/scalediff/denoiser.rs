@@ -31,6 +31,10 @@ pub struct Prediction {
 pub trait Denoiser {
     /// Channels of the latents.
     fn latent_channels(&self) -> u32;
+    /// Latents to the side of a token: sides of what it predicts are multiples of it.
+    fn patch(&self) -> u32 {
+        1
+    }
     /// Branches of a guided prediction: 2 under classifier-free guidance (negative first), else 1.
     fn branches(&self) -> u32;
     /// Guidance scale between the branches.

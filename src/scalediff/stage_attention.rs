@@ -45,9 +45,10 @@ impl StageAttention {
         base: (u32, u32),
         latents: (u32, u32),
     ) -> Option<MultiDiffusion<'_>> {
+        let half = |side: u32| side.div_ceil(2).next_multiple_of(denoiser.patch());
         let (window, apart) = match self {
             Self::Windows if stage > 0 => (base, false),
-            Self::IsolatedWindows if stage > 0 => ((base.0.div_ceil(2), base.1.div_ceil(2)), true),
+            Self::IsolatedWindows if stage > 0 => ((half(base.0), half(base.1)), true),
             _ => return None,
         };
         Some(MultiDiffusion::new(denoiser, window, latents, apart))

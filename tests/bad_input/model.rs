@@ -1,10 +1,10 @@
-//! Model folders: the embedded model's, with one thing wrong.
+//! Model folders: those of the embedded models, with one thing wrong.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use scalediff::gpu::Caps;
-use scalediff::pipeline::{Model, plan, tokenize};
+use scalediff::pipeline::{Model, flux_ids, plan, tokenize};
 use scalediff::sampling::SamplerChoice;
 use scalediff::weights::{Checkpoint, ModelFiles};
 use scalediff::{
@@ -15,30 +15,26 @@ use serde_json::{Map, Value, json};
 
 use crate::{Judge, folder};
 
-const CHECKPOINTS: [(&str, &str); 4] = [
-    ("text_encoder", "model"),
-    ("text_encoder_2", "model"),
-    ("unet", "diffusion_pytorch_model"),
-    ("vae", "diffusion_pytorch_model"),
-];
-const CONFIGS: [&str; 9] = [
+const CONFIGS: [&str; 11] = [
     "model_index.json",
     "scalediff.json",
     "scheduler/scheduler_config.json",
     "text_encoder/config.json",
     "text_encoder_2/config.json",
     "unet/config.json",
+    "transformer/config.json",
     "vae/config.json",
     "tokenizer/tokenizer_config.json",
+    "tokenizer_2/tokenizer_config.json",
     "tokenizer/special_tokens_map.json",
 ];
 
-/// The embedded model on disk.
+/// An embedded model on disk.
 struct Folder(PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Self {
-        let ModelFiles::Embedded { files, .. } = embedded::tiny_sdxl() else { panic!("embedded") };
+    fn new(name: &str, model: ModelFiles) -> Self {
+        let ModelFiles::Embedded { files, .. } = model else { panic!("embedded") };
         let root = folder(name);
         for (rel, bytes) in files {
             let path = root.join(rel);
@@ -88,8 +84,18 @@ fn read(files: &ModelFiles) -> Result<()> {
     let model = Model::of_shapes(Caps::FLOOR.limits, files.clone(), Precision::F16);
     model.scheduler(SamplerChoice::default())?.schedule(20)?;
     plan(files, Precision::F16, &Caps::FLOOR, &Request::default())?;
-    tokenize(files, "a red ball on sand")?;
-    for (folder, stem) in CHECKPOINTS {
+    let denoiser = if files.exists("unet/config.json") { "unet" } else { "transformer" };
+    if denoiser == "unet" {
+        tokenize(files, "a red ball on sand")?;
+    } else {
+        flux_ids(files, "a red ball on sand", 32)?;
+    }
+    for (folder, stem) in [
+        ("text_encoder", "model"),
+        ("text_encoder_2", "model"),
+        (denoiser, "diffusion_pytorch_model"),
+        ("vae", "diffusion_pytorch_model"),
+    ] {
         let checkpoint = Checkpoint::open(files, folder, stem)?;
         for name in checkpoint.names() {
             checkpoint.read_f32(name)?;
@@ -100,10 +106,19 @@ fn read(files: &ModelFiles) -> Result<()> {
 
 #[test]
 fn files_that_are_not_what_they_should_be() {
-    let folder = Folder::new("files");
+    wrong_files("files", embedded::tiny_sdxl());
+}
+
+#[test]
+fn files_of_a_transformer_that_are_not_what_they_should_be() {
+    wrong_files("flux-files", embedded::tiny_flux());
+}
+
+fn wrong_files(name: &str, model: ModelFiles) {
+    let folder = Folder::new(name, model.clone());
     let mut judge = Judge::default();
     judge.right("the model itself", || read(&folder.files()));
-    let ModelFiles::Embedded { files, .. } = embedded::tiny_sdxl() else { panic!("embedded") };
+    let ModelFiles::Embedded { files, .. } = model else { panic!("embedded") };
     for (rel, bytes) in files {
         let noise: Vec<u8> =
             (0..5000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
@@ -174,10 +189,19 @@ fn mutations(json: &Value) -> Vec<(String, Value)> {
 
 #[test]
 fn configs_with_one_wrong_value() {
-    let folder = Folder::new("configs");
+    wrong_configs("configs", embedded::tiny_sdxl());
+}
+
+#[test]
+fn configs_of_a_transformer_with_one_wrong_value() {
+    wrong_configs("flux-configs", embedded::tiny_flux());
+}
+
+fn wrong_configs(name: &str, model: ModelFiles) {
+    let folder = Folder::new(name, model.clone());
     let mut judge = Judge::default();
     let mut readable = Vec::new();
-    for rel in CONFIGS {
+    for rel in CONFIGS.into_iter().filter(|rel| model.exists(rel)) {
         let config: Value = serde_json::from_slice(&fs::read(folder.path(rel)).unwrap()).unwrap();
         for (what, changed) in mutations(&config) {
             let (what, before) = (format!("{rel}: {what}"), judge.accepted);
@@ -220,7 +244,7 @@ fn safetensors(header: &str, data: &[u8]) -> Vec<u8> {
 
 #[test]
 fn checkpoints_with_a_broken_header() {
-    let folder = Folder::new("headers");
+    let folder = Folder::new("headers", embedded::tiny_sdxl());
     let mut judge = Judge::default();
     let rel = "vae/diffusion_pytorch_model.safetensors";
     let tensor = |text: &str| safetensors(&format!(r#"{{"a":{text}}}"#), &[0; 16]);
@@ -287,7 +311,7 @@ fn checkpoints_with_a_broken_header() {
 
 #[test]
 fn shards_that_are_not_in_the_folder() {
-    let folder = Folder::new("shards");
+    let folder = Folder::new("shards", embedded::tiny_sdxl());
     let mut judge = Judge::default();
     fs::remove_file(folder.path("vae/diffusion_pytorch_model.safetensors")).unwrap();
     let part = safetensors(r#"{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}"#, &[0; 16]);

@@ -1,7 +1,7 @@
 //! Prompts and requests: any text, any number.
 
 use scalediff::gpu::Caps;
-use scalediff::pipeline::{plan, tokenize};
+use scalediff::pipeline::{flux_ids, plan, tokenize};
 use scalediff::scalediff::Mask;
 use scalediff::{Metadata, Precision, Request, embedded};
 
@@ -58,6 +58,8 @@ fn prompts_of_every_plane_and_of_any_length() {
         judge.right(what, || {
             let ids = tokenize(&files, prompt)?;
             assert_eq!((ids.first.len(), ids.second.len()), (77, 77));
+            let [clip, t5] = flux_ids(&embedded::tiny_flux(), prompt, 32)?;
+            assert_eq!((clip.len(), t5.len()), (77, 32));
             Ok(())
         });
     }

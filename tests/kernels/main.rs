@@ -246,7 +246,7 @@ kernels! {
     layer_norm_is_the_reference "layer_norm" true;
     rotary_is_the_reference "rotary" true;
     patchify_is_the_reference "patchify" true;
-    window_mean_is_the_reference "window_mean" true;
+    window_mean_is_the_reference "window_mean" false;
     silu_is_the_reference "silu" true;
     model_input_is_the_reference "model_input" false;
     predict_x0_is_the_reference "predict_x0" false;

@@ -240,7 +240,7 @@ fn joint_family(g: &mut Graph) {
                     attention::record(g, call, dtype).unwrap();
                     let call = Attention { q: slice(tokens), ..call };
                     if turn.is_some() {
-                        attention::record_windows(g, call, true, dtype).unwrap();
+                        attention::record_windows(g, call, true, 1..3, dtype).unwrap();
                     } else {
                         attention::record(g, call, dtype).unwrap();
                     }
@@ -300,10 +300,11 @@ fn pointwise_family(g: &mut Graph) {
         let x = input(g, Shape::new(1, 8, 8, 16), a);
         patchify::pack(g, x, b).unwrap();
         patchify::unpack(g, x, b).unwrap();
-        // 64 windows of 77 tokens exceed a lowered binding limit, so that they come in parts.
         let x = input(g, Shape::tokens(64, 77, 64), a);
         let weight = input(g, Shape::matrix(1, 64), F32);
-        window_mean::record(g, x, weight, b).unwrap();
+        for before in [None, Some(input(g, Shape::tokens(1, 77, 64), F32))] {
+            window_mean::record(g, x, weight, 0..64, before, b).unwrap();
+        }
     }
     for dtype in DTYPES {
         latent::model_input(g, x, step, 2, dtype).unwrap();

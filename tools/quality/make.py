@@ -121,12 +121,11 @@ def everything(out, count, each, model):
     texts = prompts(count)
     known = supported(model)
     for variant, flags in variants(model).items():
-        flags = ["-m", model, *flags]
         if variant not in known:
             print(f"{variant}: skipped, the program does not know {flags[0]}", flush=True)
             continue
         for i, prompt in enumerate(texts if variant == DEFAULT else texts[:each]):
-            if picture(out, variant, i, prompt, flags):
+            if picture(out, variant, i, prompt, ["-m", model, *flags]):
                 print(f"{variant} {i + 1}: {prompt}", flush=True)
 
 

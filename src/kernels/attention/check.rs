@@ -1,6 +1,6 @@
 //! What operands of attention must fulfil: the shader checks nothing.
 
-use super::{Attention, AttentionScope, MAX_DIM, Slice};
+use super::{Attention, AttentionScope, MAX_DIM, Slice, Turn};
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::tensor::Shape;
@@ -61,9 +61,17 @@ pub(super) fn check(g: &Graph, a: &Attention, pixels: u32) -> Result<()> {
                 text.k.tensor.shape, text.v.tensor.shape
             )));
         }
+        let tokens = text.k.tensor.shape.rows_per_item();
         let patched = matches!(scope, AttentionScope::Patches(_));
-        let table = text.turn.map(|t| t.table.shape);
-        if table.is_some_and(|t| t.channels < heads.dim) || table.is_some() != patched {
+        let short = |turn: Turn| match scope {
+            AttentionScope::Patches(p) => {
+                turn.table.shape.channels != heads.dim
+                    || turn.table.shape.rows() < p.height.max(p.width)
+                    || 2 * turn.x_pair > heads.dim
+            }
+            _ => true,
+        };
+        if text.turn.is_some_and(short) || text.turn.is_some() != patched || tokens >= 1 << 16 {
             return Err(g.error("text beside patches needs the table of its rotary embedding"));
         }
     }

@@ -36,30 +36,48 @@ impl PatchGeometry {
         self.window_h.min(self.height) * self.window_w.min(self.width)
     }
 
-    /// The rows of keys that the queries `rows` see, of which `height × width` make an item.
-    pub(super) fn key_rows(&self, rows: &Range<u32>) -> Range<u32> {
+    /// The rows of keys that the queries `rows` see in some lines of their windows.
+    pub(super) fn key_rows(&self, rows: &Range<u32>, lines: &Range<u32>) -> Range<u32> {
         let per_item = self.height * self.width;
-        let origin = |row: u32| {
+        let line = |row: u32| {
             let at = row % per_item / self.width;
-            row / per_item * per_item + self.vertical().origin_at(at) * self.width
+            row / per_item * self.height + self.vertical().origin_at(at)
         };
         let last = rows.end.max(1) - 1;
-        origin(rows.start)..origin(last) + self.window_h.min(self.height) * self.width
+        (line(rows.start) + lines.start) * self.width..(line(last) + lines.end) * self.width
     }
 
-    /// The rows of keys of some distinct windows in all of `items`.
+    /// The rows of keys that the `runs` of text queries see in some lines of their windows; run `n` is that of
+    /// item `n % items` in distinct window `n / items`.
     pub(super) fn window_rows(
         &self,
-        windows: &Range<u32>,
+        runs: &Range<u32>,
         items: u32,
         shifted: bool,
+        lines: &Range<u32>,
     ) -> Range<u32> {
         let (ys, xs) = self.distinct(shifted);
-        let origin = |window: u32| ys.windows[window as usize / xs.windows.len()].0 * self.width;
-        let last = windows.end.max(1) - 1;
-        let last_item = (items.max(1) - 1) * self.height * self.width;
-        let keys = self.window_h.min(self.height) * self.width;
-        origin(windows.start)..last_item + origin(last) + keys
+        let origin = |run: u32| ys.windows[(run / items) as usize / xs.windows.len()].0;
+        let last = runs.end.max(runs.start + 1) - 1;
+        // Several runs may be those of any item.
+        let among = if last == runs.start { last % items..last % items + 1 } else { 0..items };
+        let line =
+            |item: u32, run: u32, at: u32| (item * self.height + origin(run) + at) * self.width;
+        line(among.start, runs.start, lines.start)..line(among.end - 1, last, lines.end)
+    }
+
+    /// Lines of a window that are seen at a time, where `room` lines can be bound: all of them, or as many as
+    /// leave tiles of `block` keys what they are.
+    pub(super) fn line_parts(&self, room: u32, block: u32) -> Vec<Range<u32>> {
+        let (height, width) = (self.window_h.min(self.height), self.window_w.min(self.width));
+        if room >= height {
+            return std::iter::once(0..height).collect();
+        }
+        // A chunk of queries may lie in two rows of blocks.
+        let lines = room.saturating_sub(self.patch().0).max(room / 4);
+        let whole = block / gcd(width, block);
+        let step = (lines / whole * whole).max(whole);
+        (0..height.div_ceil(step)).map(|i| i * step..((i + 1) * step).min(height)).collect()
     }
 
     /// The windows that differ, per axis. Text sees each once, weighted by the number of blocks that share
@@ -133,6 +151,10 @@ impl Axis {
     }
 }
 
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
 /// Queries that share a window, along one axis.
 fn block_of(window: u32, isolated: bool) -> u32 {
     if isolated { window } else { (window / 2).max(1) }
@@ -176,6 +198,24 @@ mod tests {
         }
         let origins: Vec<u32> = (0..4).map(|b| patch_origin(32 * b, 64, 128, 0, false)).collect();
         assert_eq!(origins, [0, 16, 48, 64]);
+    }
+
+    #[test]
+    fn parts_of_windows_are_whole_tiles() {
+        let p = PatchGeometry {
+            height: 256,
+            width: 256,
+            window_h: 64,
+            window_w: 60,
+            jitter_h: 0,
+            jitter_w: 0,
+            isolated: false,
+        };
+        assert_eq!(p.line_parts(64, 32), [0..64]);
+        let parts = p.line_parts(50, 32);
+        assert_eq!((parts[0].clone(), parts[3].end, parts.len()), (0..16, 64, 4));
+        assert!(parts.iter().all(|lines| lines.start * 60 % 32 == 0));
+        assert_eq!(p.line_parts(1, 8).len(), 32);
     }
 
     #[test]

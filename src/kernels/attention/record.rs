@@ -33,13 +33,14 @@ pub struct Params {
     pub q_row0: u32,
     /// First key row of the segment.
     pub kv_row0: u32,
-    /// Rows of the segment; in the top 5 bits how many rows before it are bound.
+    /// Rows of the segment, in the top 5 bits how many rows before it are bound; of windows the first and the end
+    /// line that are seen.
     pub kv_rows: u32,
     pub y_row0: u32,
     pub y_rows: u32,
     pub grid: u32,
     pub window: u32,
-    /// Text keys of an item.
+    /// Text keys of an item; the number of the first window.
     pub text: u32,
 }
 
@@ -134,13 +135,18 @@ pub fn record(g: &mut Graph, a: Attention, out: DType) -> Result<Tensor> {
     Recorder::new(g, a, scope, None).record(g, y, out)
 }
 
-/// Records attention of the text's own queries `q`, once for each distinct window of the patches of `k`:
-/// `[windows × items, 1, tokens, count × dim]`, windows in row order. `shifted`: see
-/// [`PatchGeometry::distinct`].
+/// Records attention of the text's own queries `q` in some of the distinct windows of the patches of `k`, numbered
+/// in row order: `[windows × items, 1, tokens, count × dim]`. `shifted`: see [`PatchGeometry::distinct`].
 ///
 /// # Errors
-/// As [`record`]; also a scope without patches.
-pub fn record_windows(g: &mut Graph, a: Attention, shifted: bool, out: DType) -> Result<Tensor> {
+/// As [`record`]; also a scope without patches, or windows that it does not have.
+pub fn record_windows(
+    g: &mut Graph,
+    a: Attention,
+    shifted: bool,
+    windows: Range<u32>,
+    out: DType,
+) -> Result<Tensor> {
     let (AttentionScope::Patches(p), Some(text)) = (a.scope, a.text) else {
         return Err(g.error("text queries by windows need patches and text keys"));
     };
@@ -150,9 +156,22 @@ pub fn record_windows(g: &mut Graph, a: Attention, shifted: bool, out: DType) ->
         return Err(g.error(format!("text queries {q} to keys {}", text.k.tensor.shape)));
     }
     let (ys, xs) = p.distinct(shifted);
-    let runs = q.batch * (ys.windows.len() * xs.windows.len()) as u32;
+    let count = (ys.windows.len() * xs.windows.len()) as u32;
+    if windows.is_empty() || windows.end > count || count >= 1 << 16 {
+        return Err(g.error(format!("windows {windows:?} of {count}")));
+    }
+    let runs = q.batch * (windows.end - windows.start);
     let y = Shape::tokens(runs, q.rows_per_item(), a.heads.count * a.heads.dim);
-    Recorder::new(g, a, Scope::Windows, Some((p, shifted))).record(g, y, out)
+    let windows = Windows { geometry: p, shifted, first: windows.start };
+    Recorder::new(g, a, Scope::Windows, Some(windows)).record(g, y, out)
+}
+
+/// The windows that text queries see.
+#[derive(Clone, Copy)]
+struct Windows {
+    geometry: PatchGeometry,
+    shifted: bool,
+    first: u32,
 }
 
 /// What the ops of one attention share.
@@ -161,12 +180,12 @@ struct Recorder {
     a: Attention,
     problem: Problem,
     tiling: Tiling,
-    /// The grid whose windows text queries see.
-    windows: Option<(PatchGeometry, bool)>,
+    /// Where the queries are the text's.
+    windows: Option<Windows>,
 }
 
 impl Recorder {
-    fn new(g: &Graph, a: Attention, scope: Scope, windows: Option<(PatchGeometry, bool)>) -> Self {
+    fn new(g: &Graph, a: Attention, scope: Scope, windows: Option<Windows>) -> Self {
         let texts = a.text.map(|t| [t.k, t.v]);
         let all = || [a.q, a.k, a.v].into_iter().chain(texts.into_iter().flatten());
         let problem = Problem {
@@ -197,8 +216,7 @@ impl Recorder {
         let row_bytes = self.a.k.tensor.row_bytes().max(self.a.v.tensor.row_bytes());
         let most = rows_within(caps.limits.binding_bytes.min(caps.limits.buffer_bytes), row_bytes);
         let segments = match self.geometry() {
-            // Windows shrink with the chunk of queries.
-            Some(_) => std::iter::once(0..keys.rows()).collect(),
+            Some(p) => p.line_parts(most / p.width, self.tiling.block_k()),
             None => segments(keys.rows(), keys.rows_per_item(), self.tiling.block_k(), most),
         };
         let width = 4 * self.tiling.state4(self.a.heads);
@@ -217,7 +235,7 @@ impl Recorder {
         Ok(y)
     }
 
-    /// One op: the queries, and the keys `segment`.
+    /// One op: the queries, and the keys `segment`: rows, or lines of every window.
     fn segment(
         self,
         g: &mut Graph,
@@ -251,8 +269,8 @@ impl Recorder {
         let geometry = self.geometry();
         let lk = match windows {
             None => a.k.tensor.shape.rows_per_item(),
-            Some((p, shifted)) => {
-                let (ys, xs) = p.distinct(shifted);
+            Some(Windows { geometry, shifted, .. }) => {
+                let (ys, xs) = geometry.distinct(shifted);
                 let half = |d: &super::Distinct| d.windows.len() as u32 | d.first_block << 15;
                 pair(half(&ys), half(&xs))
             }
@@ -260,7 +278,13 @@ impl Recorder {
         op.over(y.shape.rows(), 0).flops(self.flops(&segment, text.is_some(), y)).launch(
             move |chunk| {
                 let bound = &chunk.bound[1];
-                let keys = if geometry.is_some() { bound } else { &segment };
+                let (kv_row0, kv_rows) = match geometry {
+                    Some(_) => (bound.start, pair(segment.start, segment.end)),
+                    None => {
+                        let before = segment.start - bound.start;
+                        (segment.start, (segment.end - segment.start) | before << 27)
+                    }
+                };
                 let params = Params {
                     first_group: 0,
                     items_heads: pair(a.q.tensor.shape.batch, a.heads.count),
@@ -272,13 +296,16 @@ impl Recorder {
                     lq: problem.lq,
                     lk,
                     q_row0: chunk.first(0),
-                    kv_row0: keys.start,
-                    kv_rows: (keys.end - keys.start) | (keys.start - bound.start) << 27,
+                    kv_row0,
+                    kv_rows,
                     y_row0: chunk.rows.start,
                     y_rows: chunk.row_count(),
                     grid: geometry.map_or(0, |p| pair(p.height, p.width)),
                     window: geometry.map_or(0, |p| pair(p.window_h, p.window_w)),
-                    text: a.text.map_or(0, |t| t.k.tensor.shape.rows_per_item()),
+                    text: pair(
+                        a.text.map_or(0, |t| t.k.tensor.shape.rows_per_item()),
+                        windows.map_or(0, |w| w.first),
+                    ),
                 };
                 Launch::new(&params, tiling.groups(&problem, &chunk.rows))
             },
@@ -289,28 +316,31 @@ impl Recorder {
     /// alignment: so keys and values begin with the same row, whatever their sizes.
     fn key_window(self, segment: &Range<u32>) -> Window {
         let aligned = |rows: Range<u32>| rows.start / ALIGNED_ROWS * ALIGNED_ROWS..rows.end;
+        let part = segment.clone();
         match (self.geometry(), self.windows) {
             (None, _) => {
-                let bound = aligned(segment.clone());
+                let bound = aligned(part);
                 Window::Map(Box::new(move |_| bound.clone()))
             }
-            (Some(p), None) => Window::Map(Box::new(move |rows| aligned(p.key_rows(rows)))),
-            (Some(_), Some((p, shifted))) => {
-                let items = self.a.q.tensor.shape.batch;
-                let queries = self.problem.lq * items;
+            (Some(p), None) => Window::Map(Box::new(move |rows| aligned(p.key_rows(rows, &part)))),
+            (Some(p), Some(Windows { shifted, first, .. })) => {
+                let (lq, items) = (self.problem.lq, self.a.q.tensor.shape.batch);
                 Window::Map(Box::new(move |rows| {
-                    let windows = rows.start / queries..rows.end.div_ceil(queries);
-                    aligned(p.window_rows(&windows, items, shifted))
+                    let runs =
+                        rows.start / lq + first * items..rows.end.div_ceil(lq) + first * items;
+                    aligned(p.window_rows(&runs, items, shifted, &part))
                 }))
             }
         }
     }
 
     fn flops(&self, segment: &Range<u32>, text: bool, y: Tensor) -> u64 {
-        let rows = self.a.k.tensor.shape.rows();
-        let share = f64::from(segment.end - segment.start) / f64::from(rows);
-        let per_item = self.a.k.tensor.shape.rows_per_item();
-        let picture = f64::from(self.geometry().map_or(per_item, |p| p.keys())) * share;
+        let keys = self.a.k.tensor.shape;
+        let seen = f64::from(segment.end - segment.start);
+        let picture = match self.geometry() {
+            Some(p) => seen * f64::from(p.window_w.min(p.width)),
+            None => seen / f64::from(keys.batch),
+        };
         let joined = self.a.text.filter(|_| text);
         let joined = joined.map_or(0, |t| t.k.tensor.shape.rows_per_item());
         let channels = f64::from(self.a.heads.count * self.a.heads.dim);

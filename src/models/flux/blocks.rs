@@ -15,6 +15,9 @@ use crate::weights::Weights;
 /// The epsilon of every norm.
 pub(super) const EPS: f32 = 1e-6;
 
+/// Most bytes of the text's answers from the windows of one layer that are kept at a time.
+const ANSWER_BYTES: u64 = 64 << 20;
+
 /// The tokens of a picture and of its text: `[batch, h, w, width]` and `[batch, 1, tokens, width]`, f32.
 #[derive(Clone, Copy)]
 pub(super) struct Streams {
@@ -123,8 +126,20 @@ impl Pass<'_, '_> {
         let weight = g.input("windows", Shape::matrix(1, weights.len() as u32), DType::F32);
         self.fixed.push((weight, weights));
         let read = g.scope("attn_text", |g| {
-            let answers = attention::record_windows(g, call, shifted, self.act)?;
-            window_mean::record(g, answers, weight, self.act)
+            // Some windows at a time: all of them would outgrow the picture.
+            let count = weight.shape.channels;
+            let bytes = text.q.tensor.bytes().max(1);
+            let limits = g.caps().limits;
+            let room = ANSWER_BYTES.min(limits.binding_bytes).min(limits.buffer_bytes);
+            let step = (room / bytes).clamp(1, u64::from(count)) as u32;
+            let mut sum = None;
+            for first in (0..count).step_by(step as usize) {
+                let part = first..(first + step).min(count);
+                let out = if part.end == count { self.act } else { DType::F32 };
+                let answers = attention::record_windows(g, call, shifted, part.clone(), self.act)?;
+                sum = Some(window_mean::record(g, answers, weight, part, sum, out)?);
+            }
+            sum.ok_or_else(|| g.error("a picture without windows"))
         })?;
         Ok((seen, read))
     }

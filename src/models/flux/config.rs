@@ -46,14 +46,16 @@ impl FluxConfig {
                 c.error(format!("attention_head_dim is {head_dim}, expected a multiple of 4"))
             );
         }
+        let heads = c.dim("num_attention_heads")?;
+        c.heads(heads, head_dim)?;
         let in_channels = c.dim("in_channels")?;
         Ok(Self {
             in_channels,
             out_channels: c.dim_opt("out_channels")?.unwrap_or(in_channels),
-            heads: c.dim("num_attention_heads")?,
+            heads,
             head_dim,
-            double_blocks: c.dim("num_layers")?,
-            single_blocks: c.dim("num_single_layers")?,
+            double_blocks: c.layers("num_layers")?,
+            single_blocks: c.layers("num_single_layers")?,
             context_dim: c.dim("joint_attention_dim")?,
             pooled_dim: c.dim("pooled_projection_dim")?,
             guidance: c.flag("guidance_embeds", false)?,

@@ -67,6 +67,9 @@ impl Embedder {
 
 impl Flux {
     /// Loads the weights that `config` calls for.
+    ///
+    /// # Errors
+    /// A tensor that is missing or of another shape.
     pub fn load(w: &Weights, config: FluxConfig) -> Result<Self> {
         let c = &config;
         let width = c.width();
@@ -101,6 +104,9 @@ impl Flux {
 
     /// Records the network on tokens `x [batch, h, w, in_channels]`. Inputs that are written once, whatever the
     /// step, come back in `fixed`. `act`: what is stored between the residual streams.
+    ///
+    /// # Errors
+    /// Tokens or conditioning of other widths than the config's.
     pub fn forward(
         &self,
         g: &mut Graph,

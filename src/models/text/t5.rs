@@ -29,25 +29,31 @@ impl T5Config {
     /// # Errors
     /// A key at a value that this encoder does not implement.
     pub fn new(c: &Config) -> Result<Self> {
-        c.require("model_type", &[json!("t5"), json!("umt5")])?;
-        if c.name("model_type", "t5")? == "umt5" {
-            return Err(c.error("model_type is umt5, which has a bias in every layer"));
-        }
+        c.require("model_type", &[json!("t5")])?;
         c.require("feed_forward_proj", &[json!("gated-gelu")])?;
         if c.get("feed_forward_proj").is_none() {
             return Err(
                 c.error("feed_forward_proj is absent, expected gated-gelu (T5 version 1.1)")
             );
         }
+        let (heads, head_dim) = (c.dim("num_heads")?, c.dim("d_kv")?);
+        c.heads(heads, head_dim)?;
+        let buckets = c.dim_opt("relative_attention_num_buckets")?.unwrap_or(32);
+        let max_distance = c.dim_opt("relative_attention_max_distance")?.unwrap_or(128);
+        if max_distance <= buckets / 4 {
+            return Err(c.error(format!(
+                "relative_attention_max_distance is {max_distance}, expected more than a quarter of the {buckets} buckets"
+            )));
+        }
         Ok(Self {
             width: c.dim("d_model")?,
-            layers: c.dim("num_layers")?,
-            heads: c.dim("num_heads")?,
-            head_dim: c.dim("d_kv")?,
+            layers: c.layers("num_layers")?,
+            heads,
+            head_dim,
             mlp: c.dim("d_ff")?,
             vocab: c.dim("vocab_size")?,
-            buckets: c.dim_opt("relative_attention_num_buckets")?.unwrap_or(32),
-            max_distance: c.dim_opt("relative_attention_max_distance")?.unwrap_or(128),
+            buckets,
+            max_distance,
             eps: c.positive("layer_norm_epsilon", 1e-6)?,
         })
     }
@@ -65,7 +71,7 @@ impl T5Config {
         // In f32, as the reference.
         let share = (far as f32 / exact as f32).ln()
             / (f64::from(self.max_distance) / f64::from(exact)).ln() as f32;
-        let log = exact + (share * (half - exact) as f32).max(0.0) as u32;
+        let log = exact.saturating_add((share * (half - exact) as f32).max(0.0) as u32);
         base + log.min(half - 1)
     }
 }
@@ -91,6 +97,9 @@ struct Layer {
 
 impl T5Encoder {
     /// `w` is the root of the checkpoint.
+    ///
+    /// # Errors
+    /// A tensor that is missing or of another shape.
     pub fn load(w: &Weights, config: T5Config) -> Result<Self> {
         let c = &config;
         let inner = c.heads * c.head_dim;
@@ -143,7 +152,7 @@ impl T5Encoder {
         Ok(out)
     }
 
-    /// Values of the second input of [`T5Encoder::forward`] for rows of `length` tokens.
+    /// Values of the second input of [`T5Encoder::forward`] for rows of `length` tokens, at least 1.
     pub fn bias_values(&self, length: u32) -> Vec<f32> {
         let (heads, length) = (self.config.heads as usize, i64::from(length));
         let distances = || (1 - length)..length;
@@ -151,7 +160,7 @@ impl T5Encoder {
         (0..heads).flat_map(|head| distances().map(move |d| at(head, d))).collect()
     }
 
-    /// The shape of that input.
+    /// The shape of that input; `length` is at least 1.
     pub fn bias_shape(&self, length: u32) -> Shape {
         Shape::matrix(self.config.heads, 2 * length - 1)
     }

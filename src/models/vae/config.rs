@@ -15,8 +15,6 @@ pub struct VaeConfig {
     pub latent_channels: u32,
     pub image_channels: u32,
     pub groups: u32,
-    /// Side of the pictures it was trained on.
-    pub sample_size: u32,
     pub mid_attention: bool,
     pub quant_conv: bool,
     pub post_quant_conv: bool,
@@ -51,7 +49,6 @@ impl VaeConfig {
             latent_channels: c.dim("latent_channels")?,
             image_channels: 3,
             groups: c.dim_opt("norm_num_groups")?.unwrap_or(32),
-            sample_size: c.dim_opt("sample_size")?.unwrap_or(1024),
             mid_attention: c.flag("mid_block_add_attention", true)?,
             quant_conv: c.flag("use_quant_conv", true)?,
             post_quant_conv: c.flag("use_post_quant_conv", true)?,

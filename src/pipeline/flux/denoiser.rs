@@ -8,11 +8,13 @@ use crate::gpu::Slabs;
 use crate::graph::Graph;
 use crate::kernels::patchify;
 use crate::models::flux::{self, Conditioning};
-use crate::models::windows::{Draw, Windows};
 use crate::pipeline::model::{Loaded, Precision};
-use crate::sampling::TorchRng;
+use crate::pipeline::windows::with_windows;
 use crate::scalediff::{Attention, Denoiser, Prediction};
 use crate::tensor::{DType, Shape, Tensor};
+
+/// Latents to the side of a token.
+pub(super) const PATCH: u32 = 2;
 
 /// The transformer with its conditioning: the second row of the [`Denoiser`] seam. Guidance is an input of the
 /// network, so that there is one branch.
@@ -30,6 +32,10 @@ pub struct FluxDenoiser {
 impl Denoiser for FluxDenoiser {
     fn latent_channels(&self) -> u32 {
         self.flux.net.config.in_channels / 4
+    }
+
+    fn patch(&self) -> u32 {
+        PATCH
     }
 
     fn branches(&self) -> u32 {
@@ -85,19 +91,12 @@ impl Denoiser for FluxDenoiser {
         if let Some(tensor) = conditioning.guidance {
             fix(tensor, &flux::Flux::sinusoid_values(self.guidance))?;
         }
-        let (base, isolated, seed) = match attention {
-            Attention::Full => (None, false, None),
-            Attention::Patches { base_height, base_width, isolated, jitter } => {
-                (Some((base_height.div_ceil(2), base_width.div_ceil(2))), isolated, jitter)
-            }
-        };
-        let mut rng = seed.map(TorchRng::new);
-        let mut draw = rng.as_mut().map(|rng| |most: u32| rng.uniform_u32(most));
-        let mut windows = Windows { base, isolated, jitter: draw.as_mut().map(|d| d as Draw) };
-        let output = g.scope("transformer", |g| {
-            let x = patchify::pack(g, input, act)?;
-            let y = net.forward(g, x, conditioning, &mut windows, act, &mut fixed)?;
-            patchify::unpack(g, y, DType::F32)
+        let output = with_windows(attention, PATCH, |windows| {
+            g.scope("transformer", |g| {
+                let x = patchify::pack(g, input, act)?;
+                let y = net.forward(g, x, conditioning, windows, act, &mut fixed)?;
+                patchify::unpack(g, y, DType::F32)
+            })
         })?;
         Ok(Prediction { output, step: vec![conditioning.time], fixed })
     }

@@ -6,7 +6,8 @@ mod text;
 use std::sync::Arc;
 
 pub use denoiser::FluxDenoiser;
-pub use text::{FluxText, encode_t5, flux_text};
+use denoiser::PATCH;
+pub use text::{FluxText, encode_t5, flux_ids, flux_text};
 
 use super::clip::record_clip;
 use super::family::{Encoder, Family, Prompts};
@@ -17,6 +18,9 @@ use crate::gpu::Caps;
 use crate::models::flux;
 use crate::sampling::{SamplerChoice, Schedule};
 use crate::scalediff::{Denoiser, Event, Progress, SizePlan};
+
+/// Side of the pictures that the published models were trained on, in latents.
+const NATIVE_LATENTS: u32 = 128;
 
 /// A model folder of this family.
 pub struct Flux {
@@ -32,6 +36,9 @@ pub struct Flux {
 
 impl Flux {
     /// Reads and checks the configs; weights come later.
+    ///
+    /// # Errors
+    /// A config that is missing or does not fit the others.
     pub fn open(model: Model, keep_loaded: bool) -> Result<Self> {
         let (vae, transformer) = (model.vae_config()?, model.flux_config()?);
         let token = 4 * vae.latent_channels;
@@ -43,7 +50,7 @@ impl Flux {
             .with_hint("this looks like an inpainting or control model; text-to-image models are supported"));
         }
         Ok(Self {
-            native_size: vae.sample_size,
+            native_size: NATIVE_LATENTS * vae.factor(),
             guided: transformer.guidance,
             keep_loaded,
             flux: None,
@@ -53,6 +60,9 @@ impl Flux {
     }
 
     /// The denoiser for a text at hand.
+    ///
+    /// # Errors
+    /// Weights that are missing or do not fit, or the device's memory.
     pub fn denoiser_of(&mut self, text: FluxText, guidance: f32) -> Result<FluxDenoiser> {
         let flux = match self.flux.take() {
             Some(flux) => flux,
@@ -73,7 +83,12 @@ impl Flux {
                 "the negative prompt is ignored: this model has no guidance by two branches"
             );
         }
-        let [clip, t5] = text::tokenize(&self.model, prompts.positive, prompts.length)?;
+        if prompts.in_part {
+            log::warn!(
+                "this model is told its guidance: --guidance-start and -stop change nothing"
+            );
+        }
+        let [clip, t5] = flux_ids(&self.model.files, prompts.positive, prompts.length)?;
         progress.event(Event::Loading("text encoders"))?;
         let pulse = &mut |share| progress.event(Event::Prompt(share));
         let text = flux_text(&self.model, [&clip, &t5], pulse)?;
@@ -92,11 +107,11 @@ impl Family for Flux {
     }
 
     fn patch(&self) -> u32 {
-        2
+        PATCH
     }
 
     fn schedule(&self, choice: SamplerChoice, steps: usize) -> Result<Schedule> {
-        self.model.scheduler(choice)?.schedule(steps)
+        self.model.schedule(choice, steps, true)
     }
 
     fn denoiser(

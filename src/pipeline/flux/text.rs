@@ -1,12 +1,13 @@
 //! Prompts to what the transformer reads: CLIP's pooled state and T5's states.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::{Caps, Gpu};
 use crate::graph::{Graph, Plan, Pulse};
 use crate::models::text::{T5Encoder, T5Tokenizer};
 use crate::pipeline::clip::{clip_ids, encode_clip, warn_of_cut};
 use crate::pipeline::model::{Loaded, Model};
 use crate::tensor::{DType, Shape, Tensor};
+use crate::weights::ModelFiles;
 
 /// What the transformer gets of one prompt.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,14 +21,20 @@ pub struct FluxText {
 }
 
 /// Token ids of a prompt for CLIP and, `length` of them, for T5.
-pub(super) fn tokenize(model: &Model, prompt: &str, length: u32) -> Result<[Vec<u32>; 2]> {
-    let clip = clip_ids(&model.files, "tokenizer", prompt)?;
-    let t5 = T5Tokenizer::open(&model.files, "tokenizer_2")?.encode(prompt, length)?;
+///
+/// # Errors
+/// A broken tokenizer, or a prompt of more than 1 MiB.
+pub fn flux_ids(files: &ModelFiles, prompt: &str, length: u32) -> Result<[Vec<u32>; 2]> {
+    let clip = clip_ids(files, "tokenizer", prompt)?;
+    let t5 = T5Tokenizer::open(files, "tokenizer_2")?.encode(prompt, length)?;
     warn_of_cut(t5.cut, "tokenizer_2");
     Ok([clip, t5.ids])
 }
 
 /// Runs both text encoders on one prompt, one after the other; each is released afterwards.
+///
+/// # Errors
+/// Broken weights, ids that an encoder does not have, or the device's limits.
 pub fn flux_text(model: &Model, [clip, t5]: [&[u32]; 2], pulse: Pulse) -> Result<FluxText> {
     let engine = model.engine()?;
     let states = {
@@ -57,6 +64,9 @@ pub(super) fn record_t5(
 }
 
 /// Runs a T5 encoder on rows of ids of equal length: `[rows, tokens, width]`.
+///
+/// # Errors
+/// No ids, ids that the encoder does not have, or the device's limits.
 pub fn encode_t5(
     gpu: &Gpu,
     encoder: &Loaded<T5Encoder>,
@@ -64,6 +74,9 @@ pub fn encode_t5(
     pulse: Pulse,
 ) -> Result<Vec<f32>> {
     let tokens = ids.first().map_or(0, |row| row.len()) as u32;
+    if tokens == 0 {
+        return Err(Error::model("a text without tokens"));
+    }
     let mut embedded = Vec::new();
     for row in ids {
         embedded.extend(encoder.net.embed(row)?);

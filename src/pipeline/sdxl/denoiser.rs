@@ -7,9 +7,8 @@ use crate::error::{Error, Result};
 use crate::gpu::Slabs;
 use crate::graph::Graph;
 use crate::models::sdxl_unet::{Conditioning, Unet};
-use crate::models::windows::{Draw, Windows};
 use crate::pipeline::model::{Loaded, Precision};
-use crate::sampling::TorchRng;
+use crate::pipeline::windows::with_windows;
 use crate::scalediff::{Attention, Denoiser, Prediction};
 use crate::tensor::{DType, Shape, Tensor};
 
@@ -80,16 +79,9 @@ impl Denoiser for SdxlDenoiser {
                 c.context_dim
             )));
         }
-        let (base, isolated, seed) = match attention {
-            Attention::Full => (None, false, None),
-            Attention::Patches { base_height, base_width, isolated, jitter } => {
-                (Some((base_height, base_width)), isolated, jitter)
-            }
-        };
-        let mut rng = seed.map(TorchRng::new);
-        let mut draw = rng.as_mut().map(|rng| |most: u32| rng.uniform_u32(most));
-        let mut windows = Windows { base, isolated, jitter: draw.as_mut().map(|d| d as Draw) };
-        let output = g.scope("unet", |g| unet.forward(g, input, conditioning, &mut windows))?;
+        let output = with_windows(attention, 1, |windows| {
+            g.scope("unet", |g| unet.forward(g, input, conditioning, windows))
+        })?;
         Ok(Prediction {
             output,
             step: vec![conditioning.time],

@@ -123,7 +123,7 @@ impl Family for Sdxl {
     }
 
     fn schedule(&self, choice: SamplerChoice, steps: usize) -> Result<Schedule> {
-        self.model.scheduler(choice)?.schedule(steps)
+        self.model.schedule(choice, steps, false)
     }
 
     fn denoiser(

@@ -59,7 +59,7 @@ pub fn unet(model: &Model, case: &Case) -> Result<Outputs> {
     let y = g.scope("unet", |g| net.forward(g, x, conditioning, &mut windows))?;
     let inputs = [
         (x, to_rows(sample, shape)),
-        (conditioning.time, net.time_values(timestep[0]).repeat(batch as usize)),
+        (conditioning.time, net.time_values(only(timestep)?).repeat(batch as usize)),
         (conditioning.added, added),
         (conditioning.context, context.to_vec()),
     ];
@@ -113,13 +113,13 @@ pub fn flux_transformer(model: &Model, case: &Case) -> Result<Outputs> {
     };
     let mut inputs = vec![
         (x, sample.to_vec()),
-        (conditioning.time, flux::Flux::sinusoid_values(timestep[0]).repeat(b)),
+        (conditioning.time, flux::Flux::sinusoid_values(only(timestep)?).repeat(b)),
         (conditioning.pooled, pooled.to_vec()),
         (conditioning.context, context.to_vec()),
     ];
     if let Some(tensor) = conditioning.guidance {
         let (_, scale) = case.input::<1>("guidance")?;
-        inputs.push((tensor, flux::Flux::sinusoid_values(scale[0]).repeat(b)));
+        inputs.push((tensor, flux::Flux::sinusoid_values(only(scale)?).repeat(b)));
     }
     let mut shifts = jitter.into_iter().flatten().flatten().copied();
     let mut draw = |most: u32| shifts.next().unwrap_or(0).min(most);
@@ -134,4 +134,10 @@ pub fn flux_transformer(model: &Model, case: &Case) -> Result<Outputs> {
     g.output(y);
     let plan = Plan::once(model.engine()?, &g, &loaded.slabs, &inputs, &mut |_| Ok(()))?;
     Ok(one("sample", vec![b, l, c], plan.read(model.engine()?, y)?))
+}
+
+/// The value of an input that has one.
+fn only(values: &[f32]) -> Result<f32> {
+    let first = values.first().copied();
+    first.ok_or_else(|| Error::model("timestep or guidance is empty, expected one value"))
 }

@@ -64,10 +64,16 @@ pub fn pipeline(model: &Model, case: &Case) -> Result<Outputs> {
         return Err(Error::model("a case has no noise for the steps of an ancestral sampler"));
     }
     let mut codec = VaeCodec::load(model)?;
-    let denoiser = match (p.guidance_scale, p.guidance) {
-        (Some(scale), None) => sdxl(model, case, scale, &size)?,
-        (None, guidance) => flux(model, case, guidance.unwrap_or(0.0))?,
-        _ => return Err(Error::model("both guidance_scale and guidance are given")),
+    let is_flux = model.files.exists("transformer/config.json");
+    let denoiser = match (is_flux, p.guidance_scale, p.guidance) {
+        (false, Some(scale), None) => sdxl(model, case, scale, &size)?,
+        (true, None, Some(scale)) => flux(model, case, scale)?,
+        (true, None, None) if !model.flux_config()?.guidance => flux(model, case, 0.0)?,
+        _ => {
+            return Err(Error::model(
+                "a case of SDXL has guidance_scale, one of FLUX guidance where the model takes it",
+            ));
+        }
     };
     let gpu = model.engine()?;
     let cascade = Cascade { gpu, denoiser, codec: &mut codec, schedule, options };

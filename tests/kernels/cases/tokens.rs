@@ -14,7 +14,7 @@ const fn gated(activation: Activation) -> Tail {
     Tail { activation, ..Tail::GATE }
 }
 
-/// 16 text keys beside a grid in patches.
+/// 19 text keys beside a grid in patches.
 const fn joint(
     grid: (u32, u32),
     window: (u32, u32),
@@ -38,6 +38,47 @@ const fn joint(
 const fn whole(pixels: [u32; 2], text: u32, heads: u32, dim: u32, queries: Queries) -> Call {
     let scope = AttentionScope::Full;
     Joint { items: 2, text, pixels, heads, dim, x_pair: dim / 4, scope, queries, column: 0 }
+}
+
+/// Patches that see no further than their own block.
+const fn isolated(queries: Queries) -> Call {
+    let scope = AttentionScope::Patches(PatchGeometry {
+        height: 11,
+        width: 9,
+        window_h: 4,
+        window_w: 3,
+        jitter_h: 0,
+        jitter_w: 0,
+        isolated: true,
+    });
+    let pixels = [11, 9];
+    Joint { items: 2, text: 7, pixels, heads: 2, dim: 16, x_pair: 5, scope, queries, column: 0 }
+}
+
+/// Heads that start at a column of their own.
+const fn beside(column: u32, dim: u32, queries: Queries) -> Call {
+    let scope = AttentionScope::Patches(PatchGeometry {
+        height: 9,
+        width: 8,
+        window_h: 4,
+        window_w: 4,
+        jitter_h: 1,
+        jitter_w: 0,
+        isolated: false,
+    });
+    let pixels = [9, 8];
+    Joint { items: 2, text: 7, pixels, heads: 2, dim, x_pair: 3, scope, queries, column }
+}
+
+const fn mean(
+    windows: u32,
+    part: [u32; 2],
+    before: bool,
+    items: u32,
+    text: u32,
+    channels: u32,
+) -> Call {
+    WindowMean { windows, part, before, items, text, channels }
 }
 
 const PICTURE: Queries = Queries::Picture;
@@ -125,7 +166,16 @@ pub const TOKENS: &[Case] = &[
     case("windows_6", SOFTMAX, joint((7, 9), (4, 4), (1, 2), (2, 6, 2), SHIFTED)),
     case("windows_128", SOFTMAX, joint((12, 12), (8, 8), (4, 4), (1, 128, 36), SHIFTED)),
     case("windows_160", SOFTMAX, joint((6, 6), (4, 4), (0, 1), (1, 160, 40), WINDOWS)),
-    case("mean_of_9", SUM, WindowMean { windows: 9, items: 2, text: 19, channels: 48 }),
-    case("mean_of_1", SUM, WindowMean { windows: 1, items: 1, text: 5, channels: 10 }),
-    case("mean_in_parts", SUM, WindowMean { windows: 21, items: 1, text: 77, channels: 48 }),
+    // Lines of a window beyond a low binding limit come in parts.
+    case("joint_patches_parts", SOFTMAX, joint((16, 16), (8, 8), (0, 0), (4, 64, 18), PICTURE)),
+    case("joint_patches_odd_parts", SOFTMAX, joint((13, 16), (6, 7), (1, 2), (4, 64, 18), PICTURE)),
+    case("windows_parts", SOFTMAX, joint((16, 16), (8, 8), (0, 0), (4, 64, 18), WINDOWS)),
+    case("joint_patches_isolated", SOFTMAX, isolated(PICTURE)),
+    case("windows_isolated", SOFTMAX, isolated(WINDOWS)),
+    case("joint_columns", SOFTMAX, beside(3, 24, PICTURE)),
+    case("windows_columns", SOFTMAX, beside(4, 16, SHIFTED)),
+    case("mean_of_9", SUM, mean(9, [0, 9], false, 2, 19, 48)),
+    case("mean_of_1", SUM, mean(1, [0, 1], false, 1, 5, 10)),
+    case("mean_of_the_last", SUM, mean(21, [13, 21], true, 1, 77, 48)),
+    case("mean_of_the_middle", SUM, mean(9, [2, 5], true, 2, 19, 10)),
 ];

@@ -41,6 +41,7 @@ const MAX_LENGTH: u32 = 1 << 16;
 #[derive(Debug)]
 pub struct T5Tokenizer {
     tokenizer: Tokenizer,
+    lowercase: bool,
     eos: u32,
     pad: u32,
 }
@@ -85,6 +86,7 @@ impl T5Tokenizer {
                 Error::model(format!("{role} {text:?} is not in the vocabulary of {count} pieces"))
             })
         };
+        let lowercase = vocabulary.lowercase;
         let (eos, pad) = (id("eos_token")?, id("pad_token")?);
         id("unk_token")?;
 
@@ -99,7 +101,7 @@ impl T5Tokenizer {
             Metaspace::new('▁', PrependScheme::Always, true).into(),
         ])));
         settings.add_tokens(&mut tokenizer, &vocabulary.added, &special)?;
-        Ok(Self { tokenizer, eos, pad })
+        Ok(Self { tokenizer, lowercase, eos, pad })
     }
 
     /// The ids of `text`: at most `length - 1` tokens, `</s>`, then padding to `length`.
@@ -112,7 +114,11 @@ impl T5Tokenizer {
                 "a prompt of {length} T5 tokens, expected 1 to {MAX_LENGTH}"
             )));
         }
-        let mut ids = content(&self.tokenizer, text)?;
+        let mut ids = if self.lowercase {
+            content(&self.tokenizer, &text.to_lowercase())?
+        } else {
+            content(&self.tokenizer, text)?
+        };
         let room = length as usize - 1;
         let cut = ids.len().saturating_sub(room);
         ids.truncate(room);
@@ -139,6 +145,8 @@ struct Vocabulary {
     unknown: usize,
     byte_fallback: bool,
     charsmap: Option<Vec<u8>>,
+    /// T5 itself keeps capitals.
+    lowercase: bool,
     added: AddedTokens,
 }
 
@@ -171,7 +179,18 @@ impl Vocabulary {
         let added = listed.unwrap_or_else(|| {
             file.added_tokens.into_iter().map(<(u32, AddedToken)>::from).collect()
         });
-        let charsmap = file.normalizer.as_ref().and_then(charsmap_in).map(|text| {
+        let normalizers = normalizers(file.normalizer.as_ref());
+        // Whitespace is split off later, whatever a normaliser makes of it.
+        let known = ["Precompiled", "Lowercase", "Strip", "Replace"];
+        if let Some(other) =
+            normalizers.iter().map(|part| kind(part)).find(|kind| !known.contains(kind))
+        {
+            return Err(Error::model(format!("normalizer: {other:?} is not supported"))
+                .with_hint(format!("supported: {}", known.join(", "))));
+        }
+        let map = normalizers.iter().find(|part| kind(part) == "Precompiled");
+        let map = map.and_then(|part| part["precompiled_charsmap"].as_str());
+        let charsmap = map.filter(|text| !text.is_empty()).map(|text| {
             charsmap::base64(text)
                 .ok_or_else(|| Error::model("normalizer: precompiled_charsmap is not base64"))
         });
@@ -180,6 +199,7 @@ impl Vocabulary {
             unknown,
             byte_fallback: model.byte_fallback,
             charsmap: charsmap.transpose()?,
+            lowercase: normalizers.iter().any(|part| kind(part) == "Lowercase"),
             added,
         })
     }
@@ -213,6 +233,7 @@ impl Vocabulary {
             unknown,
             byte_fallback: model.byte_fallback,
             charsmap: Some(model.charsmap).filter(|map| !map.is_empty()),
+            lowercase: false,
             // A config that lists added tokens lists all of them.
             added: listed.unwrap_or(added),
         })
@@ -245,10 +266,17 @@ impl Vocabulary {
     }
 }
 
-/// The character map of a `Precompiled` normaliser, alone or first of its kind in a sequence.
-fn charsmap_in(normalizer: &Value) -> Option<&str> {
-    let parts = normalizer.get("normalizers").and_then(Value::as_array);
-    let parts = parts.map_or(std::slice::from_ref(normalizer), Vec::as_slice);
-    let map = parts.iter().find(|part| part["type"] == "Precompiled")?;
-    map["precompiled_charsmap"].as_str().filter(|text| !text.is_empty())
+fn kind(normalizer: &Value) -> &str {
+    normalizer["type"].as_str().unwrap_or_default()
+}
+
+/// The normalisers, alone or in a sequence.
+fn normalizers(value: Option<&Value>) -> Vec<&Value> {
+    match value.filter(|value| !value.is_null()) {
+        None => Vec::new(),
+        Some(value) => match value.get("normalizers").and_then(Value::as_array) {
+            Some(parts) => parts.iter().collect(),
+            None => vec![value],
+        },
+    }
 }
