@@ -22,7 +22,7 @@ DEFAULTS = {
     "native_size": 128,
     "steps": 20,
     "cfg_scale": 2.5,
-    "restart_ratio": 0.6,
+    "restart_ratio": 0.35,
     "scale_factor": 0.25,
     "max_sequence_length": TOKENS,
     "width": 512,
