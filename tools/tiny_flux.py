@@ -64,22 +64,7 @@ def t5_ids(prompt):
 
 
 def new_vae():
-    return AutoencoderKL(
-        in_channels=3,
-        out_channels=3,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(16, 16, 32, 48),
-        layers_per_block=1,
-        latent_channels=LATENTS,
-        norm_num_groups=2,
-        sample_size=128,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-        scaling_factor=1.0,
-        shift_factor=0.0,
-        force_upcast=False,
-    )
+    return tiny_sdxl.new_vae(LATENTS, use_quant_conv=False, use_post_quant_conv=False, scaling_factor=1.0, shift_factor=0.0)
 
 
 @torch.no_grad()

@@ -73,7 +73,7 @@ def token_ids(prompt, pad):
 # ---------------------------------------------------------------- models
 
 
-def new_vae():
+def new_vae(latents=4, **more):
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
@@ -81,12 +81,13 @@ def new_vae():
         up_block_types=("UpDecoderBlock2D",) * 4,
         block_out_channels=(16, 16, 32, 48),
         layers_per_block=1,
-        latent_channels=4,
+        latent_channels=latents,
         # Few and wide groups: a group of two channels would normalise the colour of
         # a plain picture away.
         norm_num_groups=2,
         sample_size=128,
         force_upcast=False,
+        **more,
     )
 
 

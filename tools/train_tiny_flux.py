@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 import tiny_flux
-from training import CHUNK, SEED, Run, load_pictures, pictures, to_tensor, use_mean, vae_loss
+from training import CHUNK, SEED, Run, crops, load_pictures, pictures, to_tensor, use_mean, vae_loss
 
 # The shift of the schedule at run time: exp(1.15), whatever the size.
 SHIFT = torch.tensor(1.15).exp()
@@ -39,13 +39,7 @@ def train_vae(work, minutes, sdxl):
     data = load_pictures(work)["rgb"]
     going = True
     while going:
-        size, batch = (64, 4) if run.steps % 8 else (128, 1)
-        crops = []
-        for i in rng.integers(len(data), size=batch):
-            y, x = rng.integers(0, 129 - size, size=2)
-            crop = data[i, y : y + size, x : x + size]
-            crops.append(crop[:, ::-1] if rng.random() < 0.5 else crop)
-        x = to_tensor(np.stack(crops))
+        x = crops(rng, data, run.steps)
         posterior = vae.encode(x).latent_dist
         loss, flat, contrast = vae_loss(vae.decode(posterior.sample()).sample, x)
         kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()

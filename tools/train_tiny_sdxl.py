@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 import tiny_sdxl
-from training import CHUNK, SEED, Run, load_pictures, pictures, to_tensor, use_mean, vae_loss
+from training import CHUNK, SEED, Run, crops, load_pictures, pictures, to_tensor, use_mean, vae_loss
 
 
 # ---------------------------------------------------------------- autoencoder
@@ -43,14 +43,7 @@ def train_vae(work, minutes, decoder_only=False):
     data = load_pictures(work)["rgb"]
     going = True
     while going:
-        # Now and then a larger crop: the middle attention has to bear more tokens.
-        size, batch = (64, 4) if run.steps % 8 else (128, 1)
-        crops = []
-        for i in rng.integers(len(data), size=batch):
-            y, x = rng.integers(0, 129 - size, size=2)
-            crop = data[i, y : y + size, x : x + size]
-            crops.append(crop[:, ::-1] if rng.random() < 0.5 else crop)
-        x = to_tensor(np.stack(crops))
+        x = crops(rng, data, run.steps)
         posterior = vae.encode(x).latent_dist
         loss, flat, contrast = vae_loss(vae.decode(posterior.sample()).sample, x)
         kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()

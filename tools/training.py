@@ -166,3 +166,15 @@ def vae_loss(out, x):
         edge = edge + (a - b).abs().mean()
         contrast = contrast + (F.avg_pool2d(a.abs(), 6, 3) - F.avg_pool2d(b.abs(), 6, 3)).abs().mean()
     return 2 * (out - x).pow(2).mean() + 0.5 * (flat + edge + contrast), flat, contrast
+
+
+def crops(rng, data, step):
+    """A batch of mirrored or plain parts of pictures. Now and then a larger one: the middle attention has to bear
+    more tokens."""
+    size, batch = (64, 4) if step % 8 else (128, 1)
+    made = []
+    for i in rng.integers(len(data), size=batch):
+        y, x = rng.integers(0, 129 - size, size=2)
+        crop = data[i, y : y + size, x : x + size]
+        made.append(crop[:, ::-1] if rng.random() < 0.5 else crop)
+    return to_tensor(np.stack(made))

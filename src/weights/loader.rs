@@ -16,7 +16,7 @@ use crate::graph::WeightRef;
 use crate::tensor::{DType, Shape};
 
 /// Names that checkpoints carry and no module asks for.
-const IGNORED: &[&str] = &["position_ids", "logit_scale"];
+const IGNORED: &[&str] = &["position_ids", "logit_scale", "embed_tokens.weight"];
 
 /// Uploads one checkpoint and keeps account of what was used.
 pub struct Loader<'a> {
