@@ -42,10 +42,15 @@ def second_difference(grey, at):
     return np.abs(np.diff(rows, 2, axis=0)).mean()
 
 
-def seam(rgb, sides):
-    """How much rougher a picture is across the borders of query blocks than 8 and 16 pixels beside.
+def unit_of(model):
+    """Pixels to the side of what the denoiser sees as one: a latent (8) or a token of 2 x 2 latents (16)."""
+    return 16 if (folder_of(model) / "transformer").exists() else 8
 
-    Those neighbours have the same phase in the autoencoder's grid of 8 pixels. About 1 without seams.
+
+def seam(rgb, sides, unit):
+    """How much rougher a picture is across the borders of query blocks than one and two units beside.
+
+    Those neighbours have the same phase in the grid of latents or tokens. About 1 without seams.
     """
     grey = luma(rgb)
     here, beside = [], []
@@ -53,7 +58,7 @@ def seam(rgb, sides):
         for side in sides:
             for border in range(side, len(axis), side):
                 here.append(second_difference(axis, border))
-                beside += [second_difference(axis, border + d) for d in (-16, -8, 8, 16)]
+                beside += [second_difference(axis, border + d) for d in (-2 * unit, -unit, unit, 2 * unit)]
     return float(np.mean(here) / max(np.mean(beside), 1e-9))
 
 

@@ -19,10 +19,10 @@ PER_PICTURE = {
 }
 
 
-def measure(rgb, base, sides):
+def measure(rgb, base, model):
     """The numbers of one picture that need no network."""
     return {
-        "seam": measures.seam(rgb, sides),
+        "seam": measures.seam(rgb, measures.block_side(model), measures.unit_of(model)),
         "high_band": measures.high_band(rgb),
         "drift": measures.drift(base, rgb),
         "features": [round(v, 5) for v in measures.features(rgb)],
@@ -51,7 +51,7 @@ def measure_file(job):
     wanted = check_world.wanted(prompt)
     count = finder.load().count(rgb)
     return {
-        **measure(rgb, base, measures.block_side(model)),
+        **measure(rgb, base, model),
         "attributes": all(answer[k] == wanted[k] for k in check_world.NEEDED),
         "thing": answer["thing"] == wanted["thing"],
         "count": int(count),

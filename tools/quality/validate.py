@@ -82,14 +82,14 @@ def run(count=24, crowds=400):
     }
     reference = np.stack([measures.features(p) for p in truth])
     detail = np.mean([measures.high_band(p) for p in truth])
-    seams = np.log([measures.seam(p, sides) for p in drawn])
+    seams = np.log([measures.seam(p, sides, 8) for p in drawn])
     rows = {}
     for kind, made in kinds.items():
         right = check_world.score(judge.answer(made), prompts)[0]["all"]
         rows[kind] = {
             "attributes": right,
             "count": float(np.mean([net.count(p) == 1 for p in made])),
-            "seam": float(np.exp(np.mean(np.log([measures.seam(p, sides) for p in made]) - seams))),
+            "seam": float(np.exp(np.mean(np.log([measures.seam(p, sides, 8) for p in made]) - seams))),
             "detail": float(np.mean([measures.high_band(p) for p in made]) / detail),
             "drift": float(np.mean([measures.drift(a, b) for a, b in zip(drawn, made)])),
             "frechet": measures.frechet(np.stack([measures.features(p) for p in made]), reference),
