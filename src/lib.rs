@@ -44,7 +44,8 @@
 //! 2. [`scalediff::Cascade`] makes a picture at the base size, then doubles it as often as asked:
 //!    latents and decoded picture are both enlarged, mixed (*latent frequency mixing*), re-noised, and
 //!    denoised again with *neighborhood patch attention* while each step's clean prediction keeps the
-//!    reference's low band (*structure guidance*).
+//!    reference's low band (*structure guidance*). [`scalediff::StageAttention`] decides what a stage sees,
+//!    [`models::windows`] what that is at each level of a network, and [`kernels::attention`] computes it.
 //! 3. Every network pass is **recorded, planned, replayed**: a model's `forward` records ops on
 //!    [`tensor::Tensor`] handles into a [`graph::Graph`]; [`graph::Plan`] finds lifetimes, shares
 //!    buffers, cuts what exceeds a limit and builds bind groups once; a denoising step replays it.
@@ -81,6 +82,19 @@
 //! * **f16 is storage.** Arithmetic, softmax and statistics are f32.
 //! * **Only** `gpu` and the plan and replay of `graph` name wgpu, only `weights` opens checkpoints, only `cli` prints,
 //!   and WGSL stands only under `shaders/`.
+//!
+//! # Adding a model family
+//!
+//! The network is a module of [`models`] that records its forward pass (as [`models::flux`]). A module of `pipeline`
+//! (as `pipeline/flux`) gives it two faces: [`scalediff::Denoiser`], what the cascade needs of it, and `Family`, what
+//! comes before: prompts, text encoders, schedule, defaults. A row in `pipeline/family.rs` picks it by the class that
+//! `model_index.json` names. The cascade, mixing, guidance and progress stay as they are.
+//!
+//! # Adding a sampler
+//!
+//! A variant of [`sampling::Sampler`] with its names, its coefficients in `Schedule::step` (`sampling/sampler.rs`), the
+//! class of diffusers in `sampling/config.rs`, its levels in `sampling/schedule.rs` where they differ, and a case in
+//! `tools/goldens/host.py`, which `tests/host/sampling.rs` compares.
 //!
 //! # Adding a kernel
 //!

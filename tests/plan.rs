@@ -148,6 +148,22 @@ fn every_op_of_flux_at_4096_fits_every_profile_of_limits() {
     }
 }
 
+/// Grids whose blocks do not begin where chunks of work do, with and without shifted patches.
+#[test]
+fn any_size_can_be_cut_to_the_least_bindings() {
+    for (width, height) in
+        [(3840, 2160), (2160, 3840), (4000, 4000), (4032, 4032), (5000, 3000), (6000, 4000)]
+    {
+        let size = Request { width: Some(width), height: Some(height), ..Request::default() };
+        try_sdxl("webgpu", size.clone()).unwrap();
+        for jitter in [false, true] {
+            for seed in 0..3 {
+                flux("webgpu", Request { jitter: Some(jitter), seed, ..size.clone() });
+            }
+        }
+    }
+}
+
 #[test]
 fn a_weight_beyond_the_buffer_limit_is_an_error_that_names_it() {
     let error = try_sdxl("buffer=4MiB", Request::default()).unwrap_err();

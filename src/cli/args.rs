@@ -190,7 +190,7 @@ pub struct GenerateArgs {
     pub config_from_metadata: Option<PathBuf>,
     /// Keep what is reached in this safetensors file: the base picture, and the latents of every stage as soon
     /// as it is sampled.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     pub save_latent: Option<PathBuf>,
     /// Go on from the last stage in this file of --save-latent, or start anew where there is none; what is
     /// reached is kept in it. Flags that are left out are taken from it.

@@ -38,7 +38,9 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         None => recorded_by(&reached),
     };
     if recorded.is_none() && args.prompt.is_none() {
-        return Err(Error::usage("there is nothing to resume, and no prompt")
+        let places: Vec<String> = kept.iter().map(|path| path.display().to_string()).collect();
+        let places = places.join(", ");
+        return Err(Error::usage(format!("there is nothing to resume in {places}, and no prompt"))
             .with_hint("give --prompt to start anew"));
     }
     let files = open_model(&args.request, recorded.as_ref())?;
@@ -156,7 +158,12 @@ pub fn open_model(args: &RequestArgs, recorded: Option<&Metadata>) -> Result<Mod
     };
     match named.to_str().and_then(embedded) {
         Some(files) if !named.exists() => Ok(files),
-        _ => ModelFiles::open(named),
+        _ if named.exists() => ModelFiles::open(named),
+        _ => ModelFiles::open(named).map_err(|e| {
+            e.with_hint(
+                "give a folder in diffusers layout, or a model inside: tiny-sdxl, tiny-flux",
+            )
+        }),
     }
 }
 

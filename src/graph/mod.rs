@@ -19,4 +19,4 @@ pub use liveness::{Lifetime, assign};
 pub use plan::Plan;
 pub use record::{Graph, Launch, Op, OpBuilder, Operand, Origin, WeightRef, Window};
 pub use replay::Pulse;
-pub use split::{Chunk, band_rows, split};
+pub use split::{Chunk, STEP, band_rows, split};

@@ -10,7 +10,7 @@ use crate::tensor::Tensor;
 
 /// Chunks and bands start at multiples of this many rows or columns, so that windows of every row
 /// size start at multiples of 256 bytes, the coarsest alignment of bindings.
-pub(super) const STEP: u32 = 64;
+pub const STEP: u32 = 64;
 
 /// A part of an op's work.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -76,9 +76,9 @@ impl FromStr for SamplerChoice {
             "ddim" => Sampler::Ddim,
             "dpm++2m" => Sampler::DpmPlusPlus2M,
             _ => {
-                return Err(Error::usage(format!("the sampler {name:?} is not known")).with_hint(
-                    "known: euler, euler_a, ddim, dpm++2m; also A1111's names, such as \"DPM++ 2M Karras\"",
-                ));
+                return Err(Error::usage(format!(
+                    "the sampler {name:?} is not known, expected euler, euler_a, ddim, dpm++2m or A1111's name"
+                )));
             }
         };
         Ok(Self { sampler: Some(sampler), karras })

@@ -51,6 +51,9 @@ impl CascadeOptions {
                 "guidance from {start} to {stop} of the steps, expected a range between 0 and 1"
             )));
         }
+        if self.steps == 0 {
+            return Err(Error::usage("0 steps, expected at least 1"));
+        }
         if restart_step(self.steps, self.restart_ratio) >= self.steps {
             return Err(Error::usage(format!(
                 "{} steps with a restart ratio of {} leave later stages no step to run",

@@ -181,12 +181,15 @@ fn a_request_overrides_the_configs_sampler() {
     assert_eq!(choose(&karras, "dpm++2m").unwrap(), choose(&sdxl(), "DPM++ 2M Karras").unwrap());
     assert_eq!(choose(&karras, "ddim").unwrap(), choose(&sdxl(), "ddim").unwrap());
     assert!(choose(&sdxl(), "ddim karras").unwrap_err().to_string().contains("Karras"));
-    // A class without a sampler here lends its noise levels; a class of another kind does not.
+    // A class without a sampler here lends its noise levels; a flow has Euler's alone.
     let unipc = with("_class_name", json!("UniPCMultistepScheduler"));
     assert!(Scheduler::from_config(&unipc, SamplerChoice::default()).is_err());
     assert_eq!(choose(&unipc, "euler").unwrap(), choose(&sdxl(), "euler").unwrap());
     let flow = with("_class_name", json!("FlowMatchEulerDiscreteScheduler"));
-    assert!(choose(&flow, "euler").unwrap_err().to_string().contains("FlowMatch"));
+    assert_eq!(choose(&flow, "euler").unwrap().prediction, PredictionType::Flow);
+    for name in ["ddim", "dpm++2m", "euler_a", "Euler Karras"] {
+        assert!(choose(&flow, name).unwrap_err().to_string().contains("flow"), "{name}");
+    }
 }
 
 #[test]

@@ -66,15 +66,36 @@ impl PatchGeometry {
         line(among.start, runs.start, lines.start)..line(among.end - 1, last, lines.end)
     }
 
-    /// Lines of a window that are seen at a time, where `room` lines can be bound: all of them, or as many as
-    /// leave tiles of `block` keys what they are.
-    pub(super) fn line_parts(&self, room: u32, block: u32) -> Vec<Range<u32>> {
+    /// By how many lines the windows of one chunk's queries may differ, if chunks begin at multiples of `step` rows
+    /// of `items`: none where a row of blocks does.
+    pub(super) fn straddled(&self, step: u32, items: u32) -> u32 {
+        let (patch, _) = self.patch();
+        let aligned = |lines: u32| (lines * self.width).is_multiple_of(step);
+        if aligned(patch) && aligned(self.jitter_h) && (items == 1 || aligned(self.height)) {
+            return 0;
+        }
+        // A step longer than a line may reach over several rows of blocks, and into the next item.
+        let rows = step.div_ceil(patch * self.width);
+        if items == 1 { patch * rows } else { patch * rows + self.window_h.min(self.height) }
+    }
+
+    /// The same for runs of `queries` text queries, of each item in turn.
+    pub(super) fn straddled_by_text(&self, step: u32, queries: u32, items: u32) -> u32 {
+        if queries.is_multiple_of(step) {
+            return 0;
+        }
+        let windows = step.div_ceil(queries * items);
+        self.patch().0 * windows + (items - 1) * self.height
+    }
+
+    /// Lines of a window that are seen at a time, where `room` lines can be bound and windows of one binding differ
+    /// by `straddled`: all of them, or as many as leave tiles of `block` keys what they are.
+    pub(super) fn line_parts(&self, room: u32, straddled: u32, block: u32) -> Vec<Range<u32>> {
         let (height, width) = (self.window_h.min(self.height), self.window_w.min(self.width));
-        if room >= height {
+        if room >= height.saturating_add(straddled) {
             return std::iter::once(0..height).collect();
         }
-        // A chunk of queries may lie in two rows of blocks.
-        let lines = room.saturating_sub(self.patch().0).max(room / 4);
+        let lines = room.saturating_sub(straddled);
         let whole = block / gcd(width, block);
         let step = (lines / whole * whole).max(whole);
         (0..height.div_ceil(step)).map(|i| i * step..((i + 1) * step).min(height)).collect()
@@ -211,11 +232,15 @@ mod tests {
             jitter_w: 0,
             isolated: false,
         };
-        assert_eq!(p.line_parts(64, 32), [0..64]);
-        let parts = p.line_parts(50, 32);
+        assert_eq!(p.line_parts(64, 0, 32), [0..64]);
+        let parts = p.line_parts(50, 32, 32);
         assert_eq!((parts[0].clone(), parts[3].end, parts.len()), (0..16, 64, 4));
         assert!(parts.iter().all(|lines| lines.start * 60 % 32 == 0));
-        assert_eq!(p.line_parts(1, 8).len(), 32);
+        assert_eq!(p.line_parts(1, 32, 8).len(), 32);
+        // Blocks of 32 lines of 256 begin where chunks do, of 240 lines shifted by one they do not.
+        assert_eq!(p.straddled(64, 1), 0);
+        assert_eq!(PatchGeometry { width: 240, jitter_h: 1, ..p }.straddled(64, 1), 32);
+        assert_eq!((p.straddled_by_text(64, 512, 1), p.straddled_by_text(64, 19, 1)), (0, 128));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::tiling::{Engine, Problem, Scope, Tiling, tiling};
 use super::{Attention, AttentionScope, PatchGeometry};
 use crate::error::Result;
 use crate::gpu::Caps;
-use crate::graph::{Graph, Launch, Window};
+use crate::graph::{Graph, Launch, STEP, Window};
 use crate::shader::{KernelSpec, Variant};
 use crate::tensor::{DType, Shape, Tensor};
 
@@ -216,7 +216,14 @@ impl Recorder {
         let row_bytes = self.a.k.tensor.row_bytes().max(self.a.v.tensor.row_bytes());
         let most = rows_within(caps.limits.binding_bytes.min(caps.limits.buffer_bytes), row_bytes);
         let segments = match self.geometry() {
-            Some(p) => p.line_parts(most / p.width, self.tiling.block_k()),
+            Some(p) => {
+                let items = self.a.q.tensor.shape.batch;
+                let straddled = match self.windows {
+                    None => p.straddled(STEP, items),
+                    Some(_) => p.straddled_by_text(STEP, self.problem.lq, items),
+                };
+                p.line_parts(most / p.width, straddled, self.tiling.block_k())
+            }
             None => segments(keys.rows(), keys.rows_per_item(), self.tiling.block_k(), most),
         };
         let width = 4 * self.tiling.state4(self.a.heads);
