@@ -66,7 +66,7 @@
 //! | [`nn`], [`models`] | layers; networks that read like their papers |
 //! | [`sampling`], [`scalediff`] | schedules and noise; the method, which knows no model family |
 //! | [`pipeline`] | from a request to a picture |
-//! | [`bench`] | kernel calls as data, verified and timed |
+//! | [`mod@bench`] | kernel calls as data, verified and timed |
 //! | [`verify`], [`cli`] | recorded cases; the command line |
 //!
 //! # What holds everywhere

@@ -59,7 +59,7 @@ impl Coefficients {
     }
 }
 
-/// The step of one stage, recorded: what a plan of memory needs, and what [`StepPlan`] compiles.
+/// The step of one stage, recorded: what a plan of memory needs, and what `StepPlan` compiles.
 pub struct StepGraph {
     pub graph: Graph,
     tensors: StepTensors,

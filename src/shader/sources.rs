@@ -53,6 +53,7 @@ pub const SOURCES: &[(&str, &str)] = sources![
     "lib/table/turn.wgsl",
     "lib/text/joint.wgsl",
     "lib/text/none.wgsl",
+    "lib/text/turned.wgsl",
     "lib/text/windowed.wgsl",
     "lib/turn.wgsl",
     "lib/windows.wgsl",

@@ -83,9 +83,13 @@ fn choose(caps: &Caps, a: &Attention, p: &Problem, carry: Carry, out: DType) -> 
     let paired = p.paired && matches!(tiling.engine, Engine::Lanes | Engine::Wide);
     let elem = |dtype| if paired { caps.elem_pairs(dtype) } else { caps.elem(dtype) };
     let kv = elem(a.k.tensor.dtype);
-    let (text, x_pair) = match a.text.filter(|_| carry.is_first()) {
-        None => ("none", 0),
-        Some(text) => text.turn.map_or(("joint", 0), |turn| ("windowed", turn.x_pair)),
+    let turn = a.text.and_then(|text| text.turn);
+    let (text, x_pair) = match (a.text, turn) {
+        (Some(_), None) if carry.is_first() => ("joint", 0),
+        (Some(_), Some(turn)) if carry.is_first() => ("windowed", turn.x_pair),
+        // Later parts hold no text keys, but the text's queries still stand at the corner.
+        (_, Some(turn)) if p.scope == Scope::Windows => ("turned", turn.x_pair),
+        _ => ("none", 0),
     };
     Variant::new()
         .num("HEAD_DIM", p.heads.dim)
@@ -263,9 +267,10 @@ impl Recorder {
             .write(y, Window::Rows);
         if let Some(text) = text {
             op = op.read(text.k.tensor, Window::Whole).read(text.v.tensor, Window::Whole);
-            if let Some(turn) = text.turn {
-                op = op.read(turn.table, Window::Whole);
-            }
+        }
+        let turn = a.text.and_then(|text| text.turn);
+        if let Some(turn) = turn.filter(|_| text.is_some() || windows.is_some()) {
+            op = op.read(turn.table, Window::Whole);
         }
         if let Some(bias) = a.bias {
             op = op.read(bias, Window::Whole);

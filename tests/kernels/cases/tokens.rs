@@ -55,6 +55,21 @@ const fn isolated(queries: Queries) -> Call {
     Joint { items: 2, text: 7, pixels, heads: 2, dim: 16, x_pair: 5, scope, queries, column: 0 }
 }
 
+/// As many text queries as make a chunk, so that one window at a time is bound.
+const fn in_parts(heads: u32, dim: u32, x_pair: u32) -> Call {
+    let scope = AttentionScope::Patches(PatchGeometry {
+        height: 16,
+        width: 16,
+        window_h: 8,
+        window_w: 8,
+        jitter_h: 1,
+        jitter_w: 0,
+        isolated: false,
+    });
+    let (pixels, queries) = ([16, 16], SHIFTED);
+    Joint { items: 1, text: 64, pixels, heads, dim, x_pair, scope, queries, column: 0 }
+}
+
 /// Heads that start at a column of their own.
 const fn beside(column: u32, dim: u32, queries: Queries) -> Call {
     let scope = AttentionScope::Patches(PatchGeometry {
@@ -167,9 +182,10 @@ pub const TOKENS: &[Case] = &[
     case("windows_128", SOFTMAX, joint((12, 12), (8, 8), (4, 4), (1, 128, 36), SHIFTED)),
     case("windows_160", SOFTMAX, joint((6, 6), (4, 4), (0, 1), (1, 160, 40), WINDOWS)),
     // Lines of a window beyond a low binding limit come in parts.
-    case("joint_patches_parts", SOFTMAX, joint((16, 16), (8, 8), (0, 0), (4, 64, 18), PICTURE)),
-    case("joint_patches_odd_parts", SOFTMAX, joint((13, 16), (6, 7), (1, 2), (4, 64, 18), PICTURE)),
-    case("windows_parts", SOFTMAX, joint((16, 16), (8, 8), (0, 0), (4, 64, 18), WINDOWS)),
+    case("joint_patches_parts", SOFTMAX, joint((16, 16), (8, 8), (0, 0), (3, 64, 18), PICTURE)),
+    case("joint_patches_odd_parts", SOFTMAX, joint((13, 16), (6, 7), (1, 2), (3, 64, 18), PICTURE)),
+    case("windows_parts", SOFTMAX, in_parts(3, 64, 18)),
+    case("windows_parts_240", SOFTMAX, in_parts(1, 240, 72)),
     case("joint_patches_isolated", SOFTMAX, isolated(PICTURE)),
     case("windows_isolated", SOFTMAX, isolated(WINDOWS)),
     case("joint_columns", SOFTMAX, beside(3, 24, PICTURE)),
