@@ -43,6 +43,7 @@ pub const SOURCES: &[(&str, &str)] = sources![
     "lib/mma/direct.wgsl",
     "lib/mma/lanes.wgsl",
     "lib/mma/tile.wgsl",
+    "lib/operands.wgsl",
     "lib/quotient.wgsl",
     "lib/reduce/lanes.wgsl",
     "lib/reduce/serial.wgsl",
