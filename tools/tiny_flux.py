@@ -11,7 +11,7 @@ from transformers import CLIPTextModel, T5Config, T5EncoderModel
 
 import tiny_sdxl
 import world
-from tiny_sdxl import size_of, versions, write_json, write_model
+from tiny_sdxl import plain, size_of, versions, write_json, write_model
 
 LATENTS = 16
 POOLED, TEXT_WIDTH, HEAD = 32, 48, 32
@@ -183,12 +183,6 @@ def new_scheduler():
 def write_folder(folder, tiny, vae, notes, defaults=DEFAULTS):
     """The whole model as a diffusers folder."""
     notes = {k: str(v) for k, v in {**notes, **versions()}.items()}
-
-    def plain(model, name):
-        skip = ("_name_or_path", "_use_default_values")
-        config = {k: v for k, v in model.config.items() if k not in skip}
-        return {"_class_name": name, "_diffusers_version": diffusers.__version__, **config}
-
     weights = "diffusion_pytorch_model.safetensors"
     write_model(folder / "transformer", weights, tiny.transformer, plain(tiny.transformer, "FluxTransformer2DModel"), notes)
     write_model(folder / "vae", weights, vae, plain(vae, "AutoencoderKL"), notes)

@@ -262,15 +262,16 @@ def write_tokenizer(folder, pad):
     write_json(folder / "tokenizer_config.json", {"tokenizer_class": "CLIPTokenizer", "model_max_length": TOKENS, **more, **special})
 
 
+def plain(model, name):
+    """A network's or scheduler's config as the published folders have it."""
+    skip = ("_name_or_path", "_use_default_values")
+    config = {k: v for k, v in model.config.items() if k not in skip}
+    return {"_class_name": name, "_diffusers_version": diffusers.__version__, **config}
+
+
 def write_folder(folder, tiny, vae, notes, defaults=DEFAULTS):
     """The whole model as a diffusers folder."""
     notes = {k: str(v) for k, v in {**notes, **versions()}.items()}
-
-    def plain(model, name):
-        skip = ("_name_or_path", "_use_default_values")
-        config = {k: v for k, v in model.config.items() if k not in skip}
-        return {"_class_name": name, "_diffusers_version": diffusers.__version__, **config}
-
     weights = "diffusion_pytorch_model.safetensors"
     write_model(folder / "unet", weights, tiny.unet, plain(tiny.unet, "UNet2DConditionModel"), notes)
     write_model(folder / "vae", weights, vae, plain(vae, "AutoencoderKL"), notes)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 import tiny_flux
-from training import CHUNK, SEED, Run, crops, load_pictures, pictures, to_tensor, use_mean, vae_loss
+from training import CHUNK, SEED, Run, crops, load_pictures, pictures, to_tensor, use_mean, vae_step
 
 # The shift of the schedule at run time: exp(1.15), whatever the size.
 SHIFT = torch.tensor(1.15).exp()
@@ -39,11 +39,7 @@ def train_vae(work, minutes, sdxl):
     data = load_pictures(work)["rgb"]
     going = True
     while going:
-        x = crops(rng, data, run.steps)
-        posterior = vae.encode(x).latent_dist
-        loss, flat, contrast = vae_loss(vae.decode(posterior.sample()).sample, x)
-        kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
-        going = run.step(loss + 1e-3 * kl, flat=flat.detach(), contrast=contrast.detach(), kl=kl.detach())
+        going = vae_step(run, vae, crops(rng, data, run.steps), 1e-3)
 
 
 @torch.no_grad()

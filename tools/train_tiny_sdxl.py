@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 import tiny_sdxl
-from training import CHUNK, SEED, Run, crops, load_pictures, pictures, to_tensor, use_mean, vae_loss
+from training import CHUNK, SEED, Run, crops, load_pictures, pictures, to_tensor, use_mean, vae_step
 
 
 # ---------------------------------------------------------------- autoencoder
@@ -43,11 +43,7 @@ def train_vae(work, minutes, decoder_only=False):
     data = load_pictures(work)["rgb"]
     going = True
     while going:
-        x = crops(rng, data, run.steps)
-        posterior = vae.encode(x).latent_dist
-        loss, flat, contrast = vae_loss(vae.decode(posterior.sample()).sample, x)
-        kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
-        going = run.step(loss + 3e-4 * kl, flat=flat.detach(), contrast=contrast.detach(), kl=kl.detach())
+        going = vae_step(run, vae, crops(rng, data, run.steps), 3e-4)
 
 
 # ---------------------------------------------------------------- latents and U-Net

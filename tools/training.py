@@ -168,6 +168,14 @@ def vae_loss(out, x):
     return 2 * (out - x).pow(2).mean() + 0.5 * (flat + edge + contrast), flat, contrast
 
 
+def vae_step(run, vae, x, weight):
+    """One update of an autoencoder on pictures `x`; `weight` of the latents' distance from unit normals."""
+    posterior = vae.encode(x).latent_dist
+    loss, flat, contrast = vae_loss(vae.decode(posterior.sample()).sample, x)
+    kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
+    return run.step(loss + weight * kl, flat=flat.detach(), contrast=contrast.detach(), kl=kl.detach())
+
+
 def crops(rng, data, step):
     """A batch of mirrored or plain parts of pictures. Now and then a larger one: the middle attention has to bear
     more tokens."""

@@ -42,16 +42,12 @@ const fn full(items: u32, lq: u32, lk: u32, heads: u32, dim: u32) -> Call {
 }
 
 /// Neighborhood patches on a square grid, without jitter.
+const fn square(side: u32, window: u32) -> PatchGeometry {
+    PatchGeometry::new((side, side), (window, window), (0, 0))
+}
+
 const fn patches(items: u32, side: u32, window: u32, heads: u32, dim: u32) -> Call {
-    let scope = AttentionScope::Patches(PatchGeometry {
-        height: side,
-        width: side,
-        window_h: window,
-        window_w: window,
-        jitter_h: 0,
-        jitter_w: 0,
-        isolated: false,
-    });
+    let scope = AttentionScope::Patches(square(side, window));
     attend(items, side * side, side * side, heads, dim, scope)
 }
 
@@ -74,15 +70,7 @@ const fn joint(
     queries: Queries,
 ) -> Call {
     let scope = if window < side {
-        AttentionScope::Patches(PatchGeometry {
-            height: side,
-            width: side,
-            window_h: window,
-            window_w: window,
-            jitter_h: 0,
-            jitter_w: 0,
-            isolated: false,
-        })
+        AttentionScope::Patches(square(side, window))
     } else {
         AttentionScope::Full
     };

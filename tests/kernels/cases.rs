@@ -79,13 +79,8 @@ const fn patches_of(
     isolated: bool,
 ) -> Call {
     let scope = AttentionScope::Patches(PatchGeometry {
-        height: grid.0,
-        width: grid.1,
-        window_h: window.0,
-        window_w: window.1,
-        jitter_h: jitter.0,
-        jitter_w: jitter.1,
         isolated,
+        ..PatchGeometry::new(grid, window, jitter)
     });
     scoped(grid.0 * grid.1, grid.0 * grid.1, heads, dim, scope)
 }

@@ -179,15 +179,8 @@ fn attention_family(g: &mut Graph) {
             let heads = Heads { count: 2, dim };
             // 64² tokens exceed a lowered binding limit several times, so that keys come in segments.
             for side in [3, 16, 64] {
-                let patches = PatchGeometry {
-                    height: side,
-                    width: side,
-                    window_h: side.div_ceil(2),
-                    window_w: side.div_ceil(2),
-                    jitter_h: 0,
-                    jitter_w: 1,
-                    isolated: false,
-                };
+                let patches =
+                    PatchGeometry::new((side, side), (side.div_ceil(2), side.div_ceil(2)), (0, 1));
                 let isolated = PatchGeometry { isolated: true, ..patches };
                 for scope in [
                     AttentionScope::Full,
@@ -225,15 +218,11 @@ fn joint_family(g: &mut Graph) {
                 for turn in [None, turn] {
                     let scope = match turn {
                         None => AttentionScope::Full,
-                        Some(_) => AttentionScope::Patches(PatchGeometry {
-                            height: side,
-                            width: side,
-                            window_h: side / 2,
-                            window_w: side / 2,
-                            jitter_h: 0,
-                            jitter_w: 1,
-                            isolated: false,
-                        }),
+                        Some(_) => AttentionScope::Patches(PatchGeometry::new(
+                            (side, side),
+                            (side / 2, side / 2),
+                            (0, 1),
+                        )),
                     };
                     let text = Some(Text { k: text, v: text, turn });
                     let call = Attention { text, ..Attention::new(k, k, k, heads, scope) };

@@ -20,6 +20,19 @@ pub struct PatchGeometry {
 }
 
 impl PatchGeometry {
+    /// Overlapping patches; of each pair height, then width.
+    pub const fn new(grid: (u32, u32), window: (u32, u32), jitter: (u32, u32)) -> Self {
+        Self {
+            height: grid.0,
+            width: grid.1,
+            window_h: window.0,
+            window_w: window.1,
+            jitter_h: jitter.0,
+            jitter_w: jitter.1,
+            isolated: false,
+        }
+    }
+
     /// Queries of one block, per axis.
     pub fn patch(&self) -> (u32, u32) {
         (block_of(self.window_h, self.isolated), block_of(self.window_w, self.isolated))
@@ -29,11 +42,6 @@ impl PatchGeometry {
     pub fn blocks(&self) -> (u32, u32) {
         let (ph, pw) = self.patch();
         ((self.height - 1 + self.jitter_h) / ph + 1, (self.width - 1 + self.jitter_w) / pw + 1)
-    }
-
-    /// Keys that one query sees.
-    pub fn keys(&self) -> u32 {
-        self.window_h.min(self.height) * self.window_w.min(self.width)
     }
 
     /// The rows of keys that the queries `rows` see in some lines of their windows.
@@ -223,16 +231,8 @@ mod tests {
 
     #[test]
     fn parts_of_windows_are_whole_tiles() {
-        let p = PatchGeometry {
-            height: 256,
-            width: 256,
-            window_h: 64,
-            window_w: 60,
-            jitter_h: 0,
-            jitter_w: 0,
-            isolated: false,
-        };
-        assert_eq!(p.line_parts(64, 0, 32), [0..64]);
+        let p = PatchGeometry::new((256, 256), (64, 60), (0, 0));
+        assert_eq!(p.line_parts(64, 0, 32), std::slice::from_ref(&(0..64)));
         let parts = p.line_parts(50, 32, 32);
         assert_eq!((parts[0].clone(), parts[3].end, parts.len()), (0..16, 64, 4));
         assert!(parts.iter().all(|lines| lines.start * 60 % 32 == 0));

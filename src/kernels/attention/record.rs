@@ -166,14 +166,13 @@ pub fn record_windows(
     }
     let runs = q.batch * (windows.end - windows.start);
     let y = Shape::tokens(runs, q.rows_per_item(), a.heads.count * a.heads.dim);
-    let windows = Windows { geometry: p, shifted, first: windows.start };
+    let windows = Windows { shifted, first: windows.start };
     Recorder::new(g, a, Scope::Windows, Some(windows)).record(g, y, out)
 }
 
 /// The windows that text queries see.
 #[derive(Clone, Copy)]
 struct Windows {
-    geometry: PatchGeometry,
     shifted: bool,
     first: u32,
 }
@@ -279,13 +278,13 @@ impl Recorder {
             op = op.write(state, Window::Rows);
         }
         let geometry = self.geometry();
-        let lk = match windows {
-            None => a.k.tensor.shape.rows_per_item(),
-            Some(Windows { geometry, shifted, .. }) => {
-                let (ys, xs) = geometry.distinct(shifted);
+        let lk = match (geometry, windows) {
+            (Some(p), Some(Windows { shifted, .. })) => {
+                let (ys, xs) = p.distinct(shifted);
                 let half = |d: &super::Distinct| d.windows.len() as u32 | d.first_block << 15;
                 pair(half(&ys), half(&xs))
             }
+            _ => a.k.tensor.shape.rows_per_item(),
         };
         op.over(y.shape.rows(), 0).flops(self.flops(&segment, text.is_some(), y)).launch(
             move |chunk| {

@@ -45,15 +45,11 @@ pub fn npa_attention(gpu: &Gpu, precision: Precision, case: &Case) -> Result<Out
         }
         inputs.push((g.input(name, shape, precision.dtype()), rows));
     }
-    let scope = AttentionScope::Patches(PatchGeometry {
-        height: p.height,
-        width: p.width,
-        window_h: p.base_height,
-        window_w: p.base_width,
-        jitter_h: 0,
-        jitter_w: 0,
-        isolated: false,
-    });
+    let scope = AttentionScope::Patches(PatchGeometry::new(
+        (p.height, p.width),
+        (p.base_height, p.base_width),
+        (0, 0),
+    ));
     let slice = |i: usize| Slice { tensor: inputs[i].0, column: 0 };
     let call = Attention::new(slice(0), slice(1), slice(2), heads, scope);
     let o = attention::record(&mut g, call, DType::F32)?;

@@ -14,25 +14,27 @@ const fn gated(activation: Activation) -> Tail {
     Tail { activation, ..Tail::GATE }
 }
 
-/// 19 text keys beside a grid in patches.
+/// Text beside a grid in patches.
+const fn patched(
+    p: PatchGeometry,
+    (items, text): (u32, u32),
+    (heads, dim, x_pair): (u32, u32, u32),
+    queries: Queries,
+    column: u32,
+) -> Call {
+    let (pixels, scope) = ([p.height, p.width], AttentionScope::Patches(p));
+    Joint { items, text, pixels, heads, dim, x_pair, scope, queries, column }
+}
+
+/// 19 text keys.
 const fn joint(
     grid: (u32, u32),
     window: (u32, u32),
     jitter: (u32, u32),
-    (heads, dim, x_pair): (u32, u32, u32),
+    heads: (u32, u32, u32),
     queries: Queries,
 ) -> Call {
-    let scope = AttentionScope::Patches(PatchGeometry {
-        height: grid.0,
-        width: grid.1,
-        window_h: window.0,
-        window_w: window.1,
-        jitter_h: jitter.0,
-        jitter_w: jitter.1,
-        isolated: false,
-    });
-    let pixels = [grid.0, grid.1];
-    Joint { items: 2, text: 19, pixels, heads, dim, x_pair, scope, queries, column: 0 }
+    patched(PatchGeometry::new(grid, window, jitter), (2, 19), heads, queries, 0)
 }
 
 const fn whole(pixels: [u32; 2], text: u32, heads: u32, dim: u32, queries: Queries) -> Call {
@@ -42,47 +44,20 @@ const fn whole(pixels: [u32; 2], text: u32, heads: u32, dim: u32, queries: Queri
 
 /// Patches that see no further than their own block.
 const fn isolated(queries: Queries) -> Call {
-    let scope = AttentionScope::Patches(PatchGeometry {
-        height: 11,
-        width: 9,
-        window_h: 4,
-        window_w: 3,
-        jitter_h: 0,
-        jitter_w: 0,
-        isolated: true,
-    });
-    let pixels = [11, 9];
-    Joint { items: 2, text: 7, pixels, heads: 2, dim: 16, x_pair: 5, scope, queries, column: 0 }
+    let p = PatchGeometry::new((11, 9), (4, 3), (0, 0));
+    patched(PatchGeometry { isolated: true, ..p }, (2, 7), (2, 16, 5), queries, 0)
 }
 
 /// As many text queries as make a chunk, so that one window at a time is bound.
 const fn in_parts(heads: u32, dim: u32, x_pair: u32) -> Call {
-    let scope = AttentionScope::Patches(PatchGeometry {
-        height: 16,
-        width: 16,
-        window_h: 8,
-        window_w: 8,
-        jitter_h: 1,
-        jitter_w: 0,
-        isolated: false,
-    });
-    let (pixels, queries) = ([16, 16], SHIFTED);
-    Joint { items: 1, text: 64, pixels, heads, dim, x_pair, scope, queries, column: 0 }
+    let p = PatchGeometry::new((16, 16), (8, 8), (1, 0));
+    patched(p, (1, 64), (heads, dim, x_pair), SHIFTED, 0)
 }
 
 /// Heads that start at a column of their own.
 const fn beside(column: u32, dim: u32, queries: Queries) -> Call {
-    let scope = AttentionScope::Patches(PatchGeometry {
-        height: 9,
-        width: 8,
-        window_h: 4,
-        window_w: 4,
-        jitter_h: 1,
-        jitter_w: 0,
-        isolated: false,
-    });
-    let pixels = [9, 8];
-    Joint { items: 2, text: 7, pixels, heads: 2, dim, x_pair: 3, scope, queries, column }
+    let p = PatchGeometry::new((9, 8), (4, 4), (1, 0));
+    patched(p, (2, 7), (2, dim, 3), queries, column)
 }
 
 const fn mean(
