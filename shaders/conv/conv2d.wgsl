@@ -65,19 +65,19 @@ fn a_tap(a: ARow, tap: u32) -> u32 {
     let row = (a.item * params.in_h + u32(iy)) * params.in_w + u32(ix);
     return select(OUTSIDE, row, inside || SIZE == 1u);
 }
-fn a_load(row: u32, c: u32) -> vec4<f32> {
+fn a_load(row: u32, c: u32) -> In4 {
     if (SIZE == 1u) { return load_joined(row, c); }
     // In the padding some row that both inputs hold is read and dropped: cheaper than a branch.
     let inside = row != OUTSIDE;
     let v = load_joined(select(max(params.x_row0, params.x2_row0), row, inside), c);
-    return select(vec4(0.0), v, inside);
+    return select(In4(0.0), v, inside);
 }
 // Two vec4s, the first one even: on the same side of an even seam.
-fn a_load2(row: u32, c: u32) -> mat2x4<f32> {
+fn a_load2(row: u32, c: u32) -> In2x4 {
     if (SIZE == 1u) { return load2_joined(row, c); }
     let inside = row != OUTSIDE;
     let v = load2_joined(select(max(params.x_row0, params.x2_row0), row, inside), c);
-    return mat2x4(select(vec4(0.0), v[0], inside), select(vec4(0.0), v[1], inside));
+    return In2x4(select(In4(0.0), v[0], inside), select(In4(0.0), v[1], inside));
 }
 #import mma
 

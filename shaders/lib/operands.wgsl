@@ -1,7 +1,7 @@
 // Operands of attention as its engines see them: vec4 number d4 of a head, zero beyond HEAD_DIM, and pairs of them.
 
 // Columns from..from+4 of a row whose vec4s i and i+1 are a and b.
-fn shifted(a: vec4<f32>, b: vec4<f32>, by: u32) -> vec4<f32> {
+fn shifted(a: In4, b: In4, by: u32) -> In4 {
     switch by {
         case 0u: { return a; }
         case 1u: { return vec4(a.yzw, b.x); }
@@ -9,8 +9,8 @@ fn shifted(a: vec4<f32>, b: vec4<f32>, by: u32) -> vec4<f32> {
         default: { return vec4(a.w, b.xyz); }
     }
 }
-fn within(v: vec4<f32>, d4: u32) -> vec4<f32> {
-    return select(vec4(0.0), v, vec4(4u * d4) + vec4(0u, 1u, 2u, 3u) < vec4(HEAD_DIM));
+fn within(v: In4, d4: u32) -> In4 {
+    return select(In4(0.0), v, vec4(4u * d4) + vec4(0u, 1u, 2u, 3u) < vec4(HEAD_DIM));
 }
 // Does vec4 d4 of a head that starts at column col reach into the next vec4 of the row?
 fn spills(col: u32, d4: u32) -> bool { return col % 4u + min(HEAD_DIM - 4u * d4, 4u) > 4u; }
@@ -30,11 +30,11 @@ fn query(row: u32, head: u32, d4: u32) -> vec4<f32> {
     let i = query_at(row) + col / 4u;
     var v = load_q(i);
     if (!ALIGNED) {
-        var next = vec4(0.0);
+        var next = In4(0.0);
         if (spills(col, d4)) { next = load_q(i + 1u); }
         v = within(shifted(v, next, col % 4u), d4);
     }
-    return v * SCALE;
+    return vec4<f32>(v) * Q_SCALE;
 }
 // The query as keys of this kind see it: positions of text count from the window's corner, of pixels from the grid's.
 fn query_for(tile: Tile, text: bool, row: u32, head: u32, d4: u32) -> vec4<f32> {
@@ -45,29 +45,29 @@ fn query_turned(tile: Tile, text: bool, v: vec4<f32>, d4: u32) -> vec4<f32> {
     return v;
 }
 // `row` of key and value counts from the first bound row.
-fn key(text: bool, row: u32, head: u32, d4: u32) -> vec4<f32> {
+fn key(text: bool, row: u32, head: u32, d4: u32) -> In4 {
     let col = high(params.q_k_col) + head * HEAD_DIM + 4u * d4;
     let i = row * high(params.q_k_stride) + col / 4u;
     let v = load_key(text, i);
     if (ALIGNED) { return v; }
-    var next = vec4(0.0);
+    var next = In4(0.0);
     if (spills(col, d4)) { next = load_key(text, i + 1u); }
     return within(shifted(v, next, col % 4u), d4);
 }
-fn value(text: bool, row: u32, head: u32, d4: u32) -> vec4<f32> {
+fn value(text: bool, row: u32, head: u32, d4: u32) -> In4 {
     let col = low(params.v_col_jitter) + head * HEAD_DIM + 4u * d4;
     let i = row * low(params.v_y_stride) + col / 4u;
     let v = load_value(text, i);
     if (ALIGNED) { return v; }
-    var next = vec4(0.0);
+    var next = In4(0.0);
     if (spills(col, d4)) { next = load_value(text, i + 1u); }
     return within(shifted(v, next, col % 4u), d4);
 }
-fn load_key(text: bool, i: u32) -> vec4<f32> {
+fn load_key(text: bool, i: u32) -> In4 {
     if (TEXT && text) { return load_text_k(i); }
     return load_k(i);
 }
-fn load_value(text: bool, i: u32) -> vec4<f32> {
+fn load_value(text: bool, i: u32) -> In4 {
     if (TEXT && text) { return load_text_v(i); }
     return load_v(i);
 }
@@ -75,41 +75,7 @@ fn load_value(text: bool, i: u32) -> vec4<f32> {
 fn put(row: u32, head: u32, d4: u32, v: vec4<f32>) {
     store_y((row - params.y_row0) * high(params.v_y_stride) + head * D4 + d4, v);
 }
-// Pairs d8 of vec4s, which lie together where PAIRED; the second is zero beyond an odd head.
-fn query2(tile: Tile, text: bool, row: u32, head: u32, d8: u32) -> mat2x4<f32> {
-    if (PAIRED) {
-        let col = low(params.q_k_col) + head * HEAD_DIM + 8u * d8;
-        let v = load2_q(query_at(row) + col / 4u) * SCALE;
-        return mat2x4(query_turned(tile, text, v[0], 2u * d8), query_turned(tile, text, v[1], 2u * d8 + 1u));
-    }
-    let v = query_for(tile, text, row, head, 2u * d8);
-    if (2u * d8 + 1u < D4) { return mat2x4(v, query_for(tile, text, row, head, 2u * d8 + 1u)); }
-    return mat2x4(v, vec4(0.0));
-}
-fn key2(text: bool, row: u32, head: u32, d8: u32) -> mat2x4<f32> {
-    if (PAIRED) {
-        let i = row * high(params.q_k_stride) + (high(params.q_k_col) + head * HEAD_DIM) / 4u + 2u * d8;
-        if (TEXT && text) { return load2_text_k(i); }
-        return load2_k(i);
-    }
-    if (2u * d8 + 1u < D4) { return mat2x4(key(text, row, head, 2u * d8), key(text, row, head, 2u * d8 + 1u)); }
-    return mat2x4(key(text, row, head, 2u * d8), vec4(0.0));
-}
-fn value2(text: bool, row: u32, head: u32, d8: u32) -> mat2x4<f32> {
-    if (PAIRED) {
-        let i = row * low(params.v_y_stride) + (low(params.v_col_jitter) + head * HEAD_DIM) / 4u + 2u * d8;
-        if (TEXT && text) { return load2_text_v(i); }
-        return load2_v(i);
-    }
-    if (2u * d8 + 1u < D4) { return mat2x4(value(text, row, head, 2u * d8), value(text, row, head, 2u * d8 + 1u)); }
-    return mat2x4(value(text, row, head, 2u * d8), vec4(0.0));
-}
-fn put2(row: u32, head: u32, d8: u32, v: mat2x4<f32>) {
-    let at = (row - params.y_row0) * high(params.v_y_stride) + head * D4 + 2u * d8;
-    if (PAIRED) {
-        store2_y(at, v);
-    } else {
-        store_y(at, v[0]);
-        if (2u * d8 + 1u < D4) { store_y(at + 1u, v[1]); }
-    }
+// Of keys t..t+4.
+fn bias_of(head: u32, i: u32, t: u32) -> vec4<f32> {
+    return vec4(score_bias(head, i, t), score_bias(head, i, t + 1u), score_bias(head, i, t + 2u), score_bias(head, i, t + 3u));
 }

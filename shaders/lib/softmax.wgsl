@@ -1,4 +1,5 @@
 // What the engines of attention on processors share.
+const Q_SCALE: f32 = SCALE; // scaled first, so that no product overflows
 
 // 2^x for x <= 0 to 2 ulp, in a third of the time of the driver's own.
 fn exp2_of(x: vec4<f32>) -> vec4<f32> {

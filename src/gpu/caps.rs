@@ -30,11 +30,13 @@ pub enum Tier {
     F16,
     /// With subgroup operations; with f16 and 64-bit integers where the device has them.
     Subgroup,
+    /// With matrix units, for products of f16.
+    Coop,
 }
 
 impl Tier {
     /// All tiers, lowest first.
-    pub const ALL: [Tier; 3] = [Tier::Plain, Tier::F16, Tier::Subgroup];
+    pub const ALL: [Tier; 4] = [Tier::Plain, Tier::F16, Tier::Subgroup, Tier::Coop];
 }
 
 impl fmt::Display for Tier {
@@ -43,6 +45,7 @@ impl fmt::Display for Tier {
             Tier::Plain => "plain",
             Tier::F16 => "f16",
             Tier::Subgroup => "subgroup",
+            Tier::Coop => "coop",
         })
     }
 }
@@ -51,7 +54,7 @@ impl FromStr for Tier {
     type Err = Error;
     fn from_str(s: &str) -> Result<Self> {
         Tier::ALL.into_iter().find(|t| t.to_string() == s).ok_or_else(|| {
-            Error::usage(format!("unknown tier {s:?}, expected plain, f16 or subgroup"))
+            Error::usage(format!("unknown tier {s:?}, expected plain, f16, subgroup or coop"))
         })
     }
 }
@@ -158,6 +161,17 @@ fn parse_size(text: &str) -> Option<u64> {
     number.checked_mul(1 << shift)
 }
 
+/// Matrix units (cooperative matrices) that multiply square matrices of f16 and add in f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Coop {
+    /// Rows and columns of each matrix: 8 or 16.
+    pub side: u32,
+    /// Invocations of the subgroups that share a matrix, as measured; a multiple of `side`.
+    pub subgroup: u32,
+    /// Matrices load from arrays of f16 only, not of vec4s (Metal).
+    pub scalars: bool,
+}
+
 /// Everything a kernel may base a choice on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Caps {
@@ -171,6 +185,8 @@ pub struct Caps {
     pub int64: bool,
     /// The fewest invocations that a subgroup has: a workgroup no larger is one subgroup.
     pub subgroup_min: u32,
+    /// Matrix units that passed a test of their results.
+    pub coop: Option<Coop>,
     /// The most of each resource that a kernel may use.
     pub limits: Limits,
 }
@@ -183,6 +199,7 @@ impl Caps {
         subgroups: false,
         int64: false,
         subgroup_min: 1,
+        coop: None,
         limits: Limits::WEBGPU,
     };
 
@@ -192,6 +209,7 @@ impl Caps {
         self.f16 &= tier >= Tier::F16;
         self.subgroups &= tier >= Tier::Subgroup;
         self.int64 &= tier >= Tier::Subgroup;
+        self.coop = self.coop.filter(|_| tier >= Tier::Coop);
         self
     }
 
@@ -203,6 +221,7 @@ impl Caps {
                 Tier::Plain => true,
                 Tier::F16 => self.f16,
                 Tier::Subgroup => self.subgroups,
+                Tier::Coop => self.coop.is_some(),
             })
             .collect()
     }
@@ -259,6 +278,10 @@ mod tests {
         let f16 = all.clone().clamped(Tier::F16);
         assert!(f16.f16 && !f16.subgroups && !f16.int64);
         assert_eq!(all.clone().clamped(Tier::Subgroup), all);
+        let coop = Some(Coop { side: 16, subgroup: 32, scalars: false });
+        let most = Caps { coop, ..all.clone() };
+        assert_eq!(most.clone().clamped(Tier::Subgroup), all);
+        assert_eq!(most.clone().clamped(Tier::Coop), most);
         assert_eq!(Caps::FLOOR.elem(DType::F16), Elem::Packed);
     }
 }

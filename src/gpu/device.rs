@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::caps::{Caps, DeviceClass, Limits, Tier};
+use super::coop;
 use super::memory::Governor;
 use super::pipeline::Pipeline;
 use super::profile::Profile;
@@ -99,6 +100,7 @@ fn facts_of(adapter: &wgpu::Adapter) -> AdapterFacts {
         subgroups: features.contains(wgpu::Features::SUBGROUP),
         int64: features.contains(wgpu::Features::SHADER_INT64),
         subgroup_min: info.subgroup_min_size,
+        coop: coop::offered(adapter),
         limits: Limits::of(&adapter.limits()),
     };
     let driver = format!("{} {}", info.driver, info.driver_info);
@@ -116,12 +118,15 @@ pub(super) fn device_descriptor(adapter: &wgpu::Adapter) -> wgpu::DeviceDescript
         | wgpu::Features::SHADER_F16
         | wgpu::Features::SUBGROUP
         | wgpu::Features::SHADER_INT64
+        | wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
         | wgpu::Features::TIMESTAMP_QUERY
         | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES;
     wgpu::DeviceDescriptor {
         label: Some("scalediff"),
         required_features: usable & adapter.features(),
         required_limits: adapter.limits(),
+        // SAFETY: the one experimental feature asked for is that of matrix units, which are tested before they are used.
+        experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
         ..Default::default()
     }
 }
@@ -205,7 +210,7 @@ impl Gpu {
             pollster::block_on(chosen.request_device(&descriptor)).map_err(|e| {
                 Error::device(format!("{}: cannot be opened", facts.name)).with_source(e)
             })?;
-        Self::new(facts, device, queue, options).map(Self::watch)
+        Self::new(facts, device, queue, options).map(Self::watch)?.with_tested_units(options)
     }
 
     /// Becomes a guest on a device of the caller's, which must have been opened with
@@ -220,8 +225,10 @@ impl Gpu {
         facts.caps.f16 &= device.features().contains(wgpu::Features::SHADER_F16);
         facts.caps.subgroups &= device.features().contains(wgpu::Features::SUBGROUP);
         facts.caps.int64 &= device.features().contains(wgpu::Features::SHADER_INT64);
+        let units = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+        facts.caps.coop = facts.caps.coop.filter(|_| device.features().contains(units));
         facts.caps.limits = Limits::of(&device.limits());
-        Self::new(facts, device, queue, options)
+        Self::new(facts, device, queue, options)?.with_tested_units(options)
     }
 
     fn new(
@@ -285,6 +292,24 @@ impl Gpu {
             }
         });
         self
+    }
+
+    /// Keeps matrix units only if they pass [`coop::test`], and only where kernels use them.
+    fn with_tested_units(mut self, options: &GpuOptions) -> Result<Self> {
+        // The kernels for processors know none.
+        let offered = self.facts.caps.coop.filter(|_| self.facts.caps.class != DeviceClass::Cpu);
+        self.facts.caps.coop = match offered.map(|units| coop::test(&self, units)) {
+            None => None,
+            Some(Ok(units)) => Some(units),
+            Some(Err(e)) if options.tier == Some(Tier::Coop) => {
+                return Err(e.at(&self.facts.name).with_hint("run without --tier coop"));
+            }
+            Some(Err(e)) => {
+                log::warn!("{}: matrix units are not used: {e}", self.facts.name);
+                None
+            }
+        };
+        Ok(self)
     }
 
     /// The device's facts, lowered to what the options allow.

@@ -4,6 +4,7 @@
 //! names `wgpu`.
 
 mod caps;
+mod coop;
 mod device;
 mod engine;
 mod memory;
@@ -12,7 +13,7 @@ mod profile;
 mod timestamps;
 mod transfer;
 
-pub use caps::{Caps, DeviceClass, Limits, Tier};
+pub use caps::{Caps, Coop, DeviceClass, Limits, Tier};
 pub(crate) use device::lock;
 pub use device::{AdapterFacts, Gpu, GpuOptions, list_adapters};
 pub use engine::{DeviceTensor, Engine};

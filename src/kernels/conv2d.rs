@@ -74,7 +74,14 @@ pub struct Params {
     pub stride_pad: u32,
 }
 
-fn engine(caps: &Caps, x: Tensor, x2: Option<Tensor>, n: u32, geometry: Geometry) -> Engine {
+fn engine(
+    caps: &Caps,
+    x: Tensor,
+    x2: Option<Tensor>,
+    weight: DType,
+    n: u32,
+    geometry: Geometry,
+) -> Engine {
     let even =
         |t: Tensor| t.shape.channels.is_multiple_of(4) && t.shape.stride4().is_multiple_of(2);
     let rows_per_item = geometry.out_h * geometry.out_w;
@@ -85,6 +92,8 @@ fn engine(caps: &Caps, x: Tensor, x2: Option<Tensor>, n: u32, geometry: Geometry
         shared_taps: geometry.shared_taps(x.shape),
         even_k: even(x) && x2.is_none_or(even),
         rows_per_item,
+        halves: [Some(x), x2].iter().flatten().all(|t| t.dtype == DType::F16)
+            && weight == DType::F16,
     };
     Engine::choose(caps, &product)
 }
@@ -99,7 +108,7 @@ pub fn choose(
     geometry: Geometry,
     e: &Epilogue,
 ) -> Variant {
-    let engine = engine(caps, x, x2, n, geometry);
+    let engine = engine(caps, x, x2, weight, n, geometry);
     choose_tail(caps, weight, e, engine)
         .num("SIZE", geometry.size)
         .flag("DOUBLED", geometry.doubled)
@@ -154,7 +163,7 @@ pub fn record(
             row(first, 0) * in_w..(row(last, size - 1) + 1) * in_w
         }))
     };
-    let engine = engine(g.caps(), x, x2, n, geometry);
+    let engine = engine(g.caps(), x, x2, weight.dtype, n, geometry);
     let variant = choose(g.caps(), x, x2, weight.dtype, n, geometry, &e);
     let taps = u64::from(size * size);
     g.op(&SPEC, variant)

@@ -1,6 +1,6 @@
 //! The engines behind the slot `mma`, which matrix products and convolutions share.
 
-use crate::gpu::{Caps, DeviceClass};
+use crate::gpu::{Caps, Coop, DeviceClass};
 use crate::shader::{Elem, Variant};
 use crate::tensor::DType;
 
@@ -16,6 +16,20 @@ pub(super) enum Engine {
     Lanes(Lanes),
     /// `mma/direct.wgsl`: nothing shared.
     Direct,
+    /// `mma/coop.wgsl`: matrix units.
+    Coop(CoopTile),
+}
+
+/// The tile of `mma/coop.wgsl`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CoopTile {
+    coop: Coop,
+    /// Subgroups along rows and columns, and matrices of each.
+    subgroup_rows: u32,
+    subgroup_cols: u32,
+    matrix_rows: u32,
+    matrix_cols: u32,
+    gated: bool,
 }
 
 /// The tile of `mma/lanes.wgsl`.
@@ -48,6 +62,8 @@ pub(super) struct Product {
     /// Every operand has an even number of vec4s along k.
     pub even_k: bool,
     pub rows_per_item: u32,
+    /// All operands are stored as f16.
+    pub halves: bool,
 }
 
 impl Engine {
@@ -58,7 +74,11 @@ impl Engine {
                 Self::Lanes(Lanes::new(p))
             }
             DeviceClass::Cpu => Self::Direct,
-            class => Self::tile(class, p.rows, p.cols, p.gated),
+            class => caps
+                .coop
+                .filter(|_| p.halves && p.rows > 32)
+                .and_then(|coop| CoopTile::choose(caps, coop, p))
+                .map_or_else(|| Self::tile(class, p.rows, p.cols, p.gated), Self::Coop),
         }
     }
 
@@ -66,6 +86,7 @@ impl Engine {
     pub(super) fn elem_in(self, caps: &Caps, dtype: DType) -> Elem {
         match self {
             Self::Lanes(Lanes { deep: 2, .. }) => caps.elem_pairs(dtype),
+            Self::Coop(_) => Elem::Half,
             _ => caps.elem(dtype),
         }
     }
@@ -113,6 +134,15 @@ impl Engine {
                 .flag("PAIRED", l.paired)
                 .flag("ONE_ITEM", l.one_item),
             Self::Direct => variant.slot("mma", "direct").num("WG", 64).flag("ONE_ITEM", false),
+            Self::Coop(t) => variant
+                .slot("mma", "coop")
+                .coop(t.coop.side, t.coop.subgroup, t.coop.scalars)
+                .num("WG", t.invocations())
+                .num("SM", t.subgroup_rows)
+                .num("SN", t.subgroup_cols)
+                .num("TM", t.matrix_rows)
+                .num("TN", t.matrix_cols)
+                .flag("ONE_ITEM", false),
         }
     }
 
@@ -128,7 +158,60 @@ impl Engine {
                 rows.div_ceil(LANES * l.rows8) * w_rows.div_ceil(LANES * l.cols8)
             }
             Self::Direct => (rows.div_ceil(8) * cols.div_ceil(4)).div_ceil(64),
+            Self::Coop(t) => {
+                let w_rows = if t.gated { 8 } else { 4 } * cols.div_ceil(4);
+                rows.div_ceil(t.rows()) * w_rows.div_ceil(t.cols())
+            }
         }
+    }
+}
+
+impl CoopTile {
+    /// The largest tile that leaves the device enough of them to fill it and fits its limits.
+    fn choose(caps: &Caps, coop: Coop, p: &Product) -> Option<Self> {
+        let w_rows = if p.gated { 8 } else { 4 } * p.cols.div_ceil(4);
+        // (subgroups, matrices of each) along rows and columns. Eight accumulators of 16 × 16 are 64 registers of a
+        // subgroup of 32, as are sixteen of a subgroup of 64; matrices of 8 × 8 take two at most.
+        let candidates: &[(u32, u32, u32, u32)] = match (coop.side, coop.subgroup) {
+            (16, 64) => &[(2, 2, 4, 4), (2, 2, 2, 2)],
+            (16, _) => &[(2, 4, 4, 2), (2, 4, 2, 1)],
+            _ => &[(2, 2, 4, 4), (2, 2, 4, 2)],
+        };
+        let tile = |&(subgroup_rows, subgroup_cols, matrix_rows, matrix_cols)| Self {
+            coop,
+            subgroup_rows,
+            subgroup_cols,
+            matrix_rows,
+            matrix_cols,
+            gated: p.gated,
+        };
+        let fits = |t: &Self| {
+            t.invocations() <= caps.limits.invocations && t.bytes() <= caps.limits.workgroup_bytes
+        };
+        let fitting: Vec<Self> = candidates.iter().map(tile).filter(fits).collect();
+        let fills = |t: &&Self| {
+            u64::from(p.rows.div_ceil(t.rows())) * u64::from(w_rows.div_ceil(t.cols())) >= 128
+        };
+        fitting.iter().find(fills).or(fitting.last()).copied()
+    }
+
+    fn invocations(self) -> u32 {
+        self.subgroup_rows * self.subgroup_cols * self.coop.subgroup
+    }
+
+    fn rows(self) -> u32 {
+        self.subgroup_rows * self.matrix_rows * self.coop.side
+    }
+
+    fn cols(self) -> u32 {
+        self.subgroup_cols * self.matrix_cols * self.coop.side
+    }
+
+    /// Workgroup memory: slices of ten vec4s of halves, and a matrix of f32 per subgroup.
+    fn bytes(self) -> u32 {
+        let side = self.coop.side;
+        let results = self.subgroup_rows * self.subgroup_cols * side * (side + 4);
+        (self.rows() + self.cols()) * 10 * 8 + 4 * results
     }
 }
 
@@ -166,7 +249,15 @@ mod tests {
         Caps { class: DeviceClass::Cpu, subgroups: true, subgroup_min: 8, ..Caps::FLOOR };
 
     fn product(rows: u32, cols: u32, gated: bool) -> Product {
-        Product { rows, cols, gated, shared_taps: 1, even_k: true, rows_per_item: rows }
+        Product {
+            rows,
+            cols,
+            gated,
+            shared_taps: 1,
+            even_k: true,
+            rows_per_item: rows,
+            halves: true,
+        }
     }
 
     #[test]

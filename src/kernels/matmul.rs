@@ -112,7 +112,7 @@ pub(super) fn choose_tail(caps: &Caps, weight: DType, e: &Epilogue, engine: Engi
         .elem("y", engine.elem_out(caps, e.out))
 }
 
-fn engine(caps: &Caps, x: Tensor, n: u32, e: &Epilogue) -> Engine {
+fn engine(caps: &Caps, x: Tensor, weight: DType, n: u32, e: &Epilogue) -> Engine {
     let product = Product {
         rows: x.shape.rows(),
         cols: n,
@@ -120,6 +120,7 @@ fn engine(caps: &Caps, x: Tensor, n: u32, e: &Epilogue) -> Engine {
         shared_taps: 1,
         even_k: x.shape.stride4().is_multiple_of(2),
         rows_per_item: x.shape.rows_per_item(),
+        halves: x.dtype == DType::F16 && weight == DType::F16,
     };
     Engine::choose(caps, &product)
 }
@@ -148,7 +149,7 @@ pub(super) fn check_tail(g: &Graph, y: Shape, times: u32, e: &Epilogue) -> Resul
 
 /// Variant of `matmul` for `n` output columns.
 pub fn choose(caps: &Caps, x: Tensor, weight: DType, n: u32, e: &Epilogue) -> Variant {
-    let engine = engine(caps, x, n, e);
+    let engine = engine(caps, x, weight, n, e);
     choose_tail(caps, weight, e, engine).elem("x", engine.elem_in(caps, x.dtype))
 }
 
@@ -164,7 +165,7 @@ pub fn record(g: &mut Graph, x: Tensor, weight: Tensor, n: u32, e: Epilogue) -> 
     let vector = e.gate.map(|gate| gate.table).or(e.row_vector);
     let vector4 = vector.map_or(0, |t| t.shape.stride4());
     let vector_col4 = e.gate.map_or(0, |gate| gate.column / 4);
-    let engine = engine(g.caps(), x, n, &e);
+    let engine = engine(g.caps(), x, weight.dtype, n, &e);
     let variant = choose(g.caps(), x, weight.dtype, n, &e);
     g.op(&SPEC, variant)
         .read(x, Window::Rows)

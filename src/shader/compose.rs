@@ -56,6 +56,13 @@ pub fn compose(spec: &KernelSpec, variant: &Variant) -> Result<Composed> {
     if variant.needs_f16() {
         out.line("prelude", 0, "enable f16;");
     }
+    if variant.needs_coop() {
+        out.line("prelude", 0, "enable wgpu_cooperative_matrix;");
+    }
+    // What engines multiply: halves on matrix units.
+    let operand = if variant.needs_coop() { "f16" } else { "f32" };
+    out.line("prelude", 0, &format!("alias In4 = vec4<{operand}>;"));
+    out.line("prelude", 0, &format!("alias In2x4 = mat2x4<{operand}>;"));
     for (name, value) in &variant.consts {
         let ty = match value {
             super::Const::Bool(_) => "bool",
@@ -145,7 +152,7 @@ impl Composer<'_> {
         match elem {
             Elem::Words | Elem::Pairs => self.import("half")?,
             Elem::F16 | Elem::Packed => self.import("half_range")?,
-            Elem::F32 | Elem::Wide => {}
+            Elem::F32 | Elem::Wide | Elem::Half => {}
         }
         let file = format!("lib/elem/{}.wgsl", elem.name());
         let text =

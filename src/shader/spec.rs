@@ -17,6 +17,8 @@ pub enum Elem {
     Words,
     /// The same as `array<vec2<u64>>`, two vec4s of elements to an access: for rows of an even number.
     Pairs,
+    /// f16 storage as `array<vec4<f16>>` that is read as such, for matrix units.
+    Half,
 }
 
 impl Elem {
@@ -28,6 +30,7 @@ impl Elem {
             Elem::Packed => "packed",
             Elem::Words => "words",
             Elem::Pairs => "pairs",
+            Elem::Half => "half",
         }
     }
 }
@@ -119,7 +122,20 @@ impl Variant {
 
     /// Whether the module needs `enable f16`.
     pub fn needs_f16(&self) -> bool {
-        self.elems.iter().any(|(_, e)| *e == Elem::F16)
+        self.elems.iter().any(|(_, e)| matches!(e, Elem::F16 | Elem::Half))
+    }
+
+    /// Whether the module uses matrix units.
+    pub fn needs_coop(&self) -> bool {
+        self.slot_of("side").is_some()
+    }
+
+    /// Sets the slots and constants that go with matrix units.
+    #[must_use]
+    pub fn coop(self, side: u32, subgroup: u32, scalars: bool) -> Self {
+        self.slot("side", if side == 8 { "8" } else { "16" })
+            .slot("cells", if scalars { "scalar" } else { "vec4" })
+            .num("SUBGROUP", subgroup)
     }
 }
 

@@ -11,7 +11,7 @@ use every::{FAMILIES, Family};
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, SubgroupOperationSet, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, Scalar, ShaderStage, TypeInner};
-use scalediff::gpu::{Caps, DeviceClass, Limits, Tier};
+use scalediff::gpu::{Caps, Coop, DeviceClass, Limits, Tier};
 use scalediff::graph::split;
 use scalediff::shader::{SOURCES, compose};
 
@@ -22,12 +22,16 @@ const MOST_LINES: usize = 300;
 /// attention cuts its keys.
 fn devices() -> Vec<Caps> {
     let mut all = Vec::new();
-    for (class, subgroup_min, int64) in [
-        (DeviceClass::Cpu, 4, true),
-        (DeviceClass::Cpu, 8, true),
-        (DeviceClass::Cpu, 8, false),
-        (DeviceClass::Integrated, 8, false),
-        (DeviceClass::Discrete, 32, false),
+    let coop = |side, subgroup, scalars| Some(Coop { side, subgroup, scalars });
+    for (class, subgroup_min, int64, coop) in [
+        (DeviceClass::Cpu, 4, true, None),
+        (DeviceClass::Cpu, 8, true, coop(8, 8, false)),
+        (DeviceClass::Cpu, 8, false, None),
+        (DeviceClass::Integrated, 32, false, coop(8, 32, true)),
+        (DeviceClass::Discrete, 32, false, coop(16, 32, false)),
+        (DeviceClass::Discrete, 64, false, coop(16, 64, false)),
+        // A software device whose units are forced.
+        (DeviceClass::Discrete, 8, false, coop(8, 8, false)),
     ] {
         for tier in Tier::ALL {
             let caps = Caps {
@@ -36,7 +40,8 @@ fn devices() -> Vec<Caps> {
                 subgroups: true,
                 int64,
                 subgroup_min,
-                limits: Limits::WEBGPU,
+                coop,
+                limits: Limits { workgroup_bytes: 32 << 10, ..Limits::WEBGPU },
             };
             all.push(caps.clamped(tier));
         }
@@ -54,6 +59,7 @@ fn capabilities(caps: &Caps) -> Capabilities {
     allowed.set(Capabilities::SHADER_FLOAT16, caps.f16);
     allowed.set(Capabilities::SUBGROUP, caps.subgroups);
     allowed.set(Capabilities::SHADER_INT64, caps.int64);
+    allowed.set(Capabilities::COOPERATIVE_MATRIX, caps.coop.is_some());
     allowed
 }
 
@@ -115,7 +121,12 @@ fn check_resources(module: &Module, caps: &Caps, param_bytes: usize) -> Result<(
 }
 
 /// Writes the module for Vulkan, Metal and DX12, as wgpu does.
-fn translate(module: &Module, info: &ModuleInfo, caps: &Caps) -> Result<(), String> {
+fn translate(
+    module: &Module,
+    info: &ModuleInfo,
+    caps: &Caps,
+    has_matrices: bool,
+) -> Result<(), String> {
     let lang_version = if caps.subgroups { (1, 3) } else { (1, 0) };
     let options = spv::Options { lang_version, ..Default::default() };
     let words = spv::write_vec(module, info, &options, None).map_err(|e| format!("SPIR-V: {e}"))?;
@@ -127,6 +138,13 @@ fn translate(module: &Module, info: &ModuleInfo, caps: &Caps) -> Result<(), Stri
         name.map_err(|e| format!("MSL: {e}"))?;
     }
 
+    if words.is_empty() || metal.is_empty() {
+        return Err("an empty translation".into());
+    }
+    if has_matrices {
+        // HLSL has no cooperative matrices, so DX12 devices offer none.
+        return Ok(());
+    }
     let options = hlsl::Options {
         shader_model: hlsl::ShaderModel::V6_2,
         fake_missing_bindings: true,
@@ -139,7 +157,7 @@ fn translate(module: &Module, info: &ModuleInfo, caps: &Caps) -> Result<(), Stri
     hlsl::Writer::new(&mut direct, &options, &pipeline)
         .write(module, info, None)
         .map_err(|e| format!("HLSL: {e}"))?;
-    if words.is_empty() || metal.is_empty() || direct.is_empty() {
+    if direct.is_empty() {
         return Err("an empty translation".into());
     }
     Ok(())
@@ -171,7 +189,7 @@ fn check_family(name: &str) -> usize {
             let chunks = split(&graph, op, &none).unwrap_or_else(|e| panic!("{label}: {e}"));
             let launch = (op.launch)(&chunks[0]);
             validate(&module, &caps)
-                .and_then(|info| translate(&module, &info, &caps))
+                .and_then(|info| translate(&module, &info, &caps, op.variant.needs_coop()))
                 .and_then(|()| check_resources(&module, &caps, launch.params().len()))
                 .unwrap_or_else(|e| panic!("{label}: {e}"));
         }
@@ -250,8 +268,9 @@ fn no_file_is_dead() {
     let dead: Vec<_> = SOURCES
         .iter()
         .map(|(path, _)| format!("shaders/{path}"))
-        // Microbenchmarks are recorded by src/bench alone.
-        .filter(|path| !path.starts_with("shaders/bench/") && !used.contains(path))
+        // Microbenchmarks are recorded by src/bench alone, the check of matrix units by src/gpu.
+        .filter(|path| !path.starts_with("shaders/bench/") && !path.starts_with("shaders/check/"))
+        .filter(|path| !used.contains(path))
         .collect();
     assert!(dead.is_empty(), "no variant of any kernel uses {dead:?}");
 }

@@ -1,6 +1,7 @@
 // Engine `columns`: one invocation per vec4 of y, whatever the alignment of heads, and so whatever number of
 // heads that vec4 touches. It repeats the scores for every vec4: for odd head sizes of small models only.
 //   state: per vec4 of y three vec4s (max, sum, accumulator), one head per component.
+const Q_SCALE: f32 = SCALE; // scaled first, so that no product overflows
 const WG: u32 = 64u;
 
 fn dot_head(tile: Tile, text: bool, row: u32, at: u32, head: u32) -> f32 {

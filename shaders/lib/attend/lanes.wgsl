@@ -10,6 +10,7 @@ const RQ: u32 = BLOCK_Q / LANES;
 const STATE4: u32 = D4 + 1u;
 const D8: u32 = (D4 + 1u) / 2u;
 
+#import operand_pairs
 #import softmax
 
 // A lane without a query computes on the chunk's first one and drops the result.

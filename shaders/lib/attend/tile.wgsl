@@ -3,6 +3,7 @@
 // LANES-th vec4 of the output. Heads wider than 4*SLICE4 are cut into slices, one workgroup each, which repeat the
 // scores: an accumulator must fit the registers. QK^T and PV are the two functions a matrix engine would replace.
 //   state: per row, head and slice (max, 0, 0, 0), the sums of the LANES and SLICE4 vec4s of accumulator.
+const Q_SCALE: f32 = SCALE; // scaled first, so that no product overflows
 const LANES: u32 = 8u;
 const RQ: u32 = 4u;
 const RK: u32 = 4u;
@@ -50,10 +51,6 @@ fn weighted(o: ptr<function, array<array<vec4<f32>, RQ>, OWN4>>, n: u32, first_q
             (*o)[n][r] = fma(vec4(p.x), v0, fma(vec4(p.y), v1, fma(vec4(p.z), v2, fma(vec4(p.w), v3, (*o)[n][r]))));
         }
     }
-}
-
-fn bias_of(head: u32, i: u32, t: u32) -> vec4<f32> {
-    return vec4(score_bias(head, i, t), score_bias(head, i, t + 1u), score_bias(head, i, t + 2u), score_bias(head, i, t + 3u));
 }
 
 @compute @workgroup_size(WG)

@@ -8,6 +8,7 @@ const OWN8: u32 = (D8 + LANES - 1u) / LANES;
 const STATE4: u32 = D4 + 1u;
 const KEYS: u32 = 4u; // values taken at a time: an accumulator is loaded and stored once for all of them
 
+#import operand_pairs
 #import softmax
 
 // Sum and maximum over the lanes, the same in all of them.

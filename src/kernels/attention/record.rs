@@ -10,7 +10,7 @@ use super::{Attention, AttentionScope, PatchGeometry};
 use crate::error::Result;
 use crate::gpu::Caps;
 use crate::graph::{Graph, Launch, STEP, Window};
-use crate::shader::{KernelSpec, Variant};
+use crate::shader::{Elem, KernelSpec, Variant};
 use crate::tensor::{DType, Shape, Tensor};
 
 /// `flash`.
@@ -82,7 +82,11 @@ fn choose(caps: &Caps, a: &Attention, p: &Problem, carry: Carry, out: DType) -> 
     let isolated = matches!(a.scope, AttentionScope::Patches(g) if g.isolated);
     let paired = p.paired && matches!(tiling.engine, Engine::Lanes | Engine::Wide);
     let elem = |dtype| if paired { caps.elem_pairs(dtype) } else { caps.elem(dtype) };
-    let kv = elem(a.k.tensor.dtype);
+    let elem_in = |dtype| match tiling.engine {
+        Engine::Coop(_) => Elem::Half,
+        _ => elem(dtype),
+    };
+    let kv = elem_in(a.k.tensor.dtype);
     let turn = a.text.and_then(|text| text.turn);
     let (text, x_pair) = match (a.text, turn) {
         (Some(_), None) if carry.is_first() => ("joint", 0),
@@ -91,7 +95,11 @@ fn choose(caps: &Caps, a: &Attention, p: &Problem, carry: Carry, out: DType) -> 
         (_, Some(turn)) if p.scope == Scope::Windows => ("turned", turn.x_pair),
         _ => ("none", 0),
     };
-    Variant::new()
+    let variant = match tiling.engine {
+        Engine::Coop(c) => Variant::new().coop(c.side, c.subgroup, c.scalars),
+        _ => Variant::new(),
+    };
+    variant
         .num("HEAD_DIM", p.heads.dim)
         .num("SCOPE", scope)
         .flag("ISOLATED", isolated)
@@ -108,12 +116,13 @@ fn choose(caps: &Caps, a: &Attention, p: &Problem, carry: Carry, out: DType) -> 
                 Engine::Lanes => "lanes",
                 Engine::Wide => "wide",
                 Engine::Columns => "columns",
+                Engine::Coop(_) => "coop",
             },
         )
         .slot("text", text)
         .slot("bias", if a.bias.is_some() { "relative" } else { "none" })
         .slot("carry", carry.name())
-        .elem("q", elem(a.q.tensor.dtype))
+        .elem("q", elem_in(a.q.tensor.dtype))
         .elem("k", kv)
         .elem("v", kv)
         .elem("y", elem(out))
@@ -200,6 +209,7 @@ impl Recorder {
                 && all().all(|s| {
                     s.column.is_multiple_of(8) && s.tensor.shape.stride4().is_multiple_of(2)
                 }),
+            halves: all().all(|s| s.tensor.dtype == DType::F16),
         };
         let tiling = tiling(g.caps(), &problem);
         Self { a, problem, tiling, windows }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{Heads, PatchGeometry};
-use crate::gpu::{Caps, DeviceClass};
+use crate::gpu::{Caps, Coop, DeviceClass};
 
 /// The implementation of the slot `attend`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -12,6 +12,7 @@ pub enum Engine {
     Lanes,
     Wide,
     Columns,
+    Coop(Coop),
 }
 
 /// How queries are arranged, and thus which keys they see.
@@ -35,6 +36,8 @@ pub struct Problem {
     pub aligned: bool,
     /// Pairs of vec4s of a head lie together in q, k, v and the result, at even places.
     pub paired: bool,
+    /// All operands are stored as f16.
+    pub halves: bool,
 }
 
 /// Engine and tile for a problem: everything the host must know of a variant.
@@ -51,6 +54,17 @@ pub struct Tiling {
 const LANES: u32 = 8;
 /// The widest slice whose accumulator fits an invocation's registers in `tile`.
 const TILE_SLICE4: u32 = 32;
+
+/// The widest head whose accumulator fits a subgroup's registers in `coop`.
+const COOP_D4: u32 = 32;
+/// Keys of a tile in `tile` and `coop`.
+const BLOCK_K: u32 = 32;
+
+/// Workgroup memory of `coop`: keys or values and probabilities as halves, scores as f32, rows padded.
+fn coop_bytes(coop: Coop, block_q: u32, dim: u32) -> u32 {
+    let head = dim.next_multiple_of(coop.side) + 8;
+    2 * BLOCK_K * head + 2 * block_q * (BLOCK_K + 8) + 4 * block_q * (BLOCK_K + 4) + 4
+}
 
 /// The engine and tile that suit a device.
 pub fn tiling(caps: &Caps, p: &Problem) -> Tiling {
@@ -79,6 +93,12 @@ pub fn tiling(caps: &Caps, p: &Problem) -> Tiling {
         return Tiling { engine: Engine::Wide, block_q: sharing.min(8), slice4: d4 };
     }
     let block_q = [16, 32].into_iter().find(|b| *b >= sharing).unwrap_or(64);
+    if let Some(coop) = caps.coop.filter(|_| p.halves && d4 <= COOP_D4)
+        && block_q / coop.side * coop.subgroup <= caps.limits.invocations
+        && coop_bytes(coop, block_q, p.heads.dim) <= caps.limits.workgroup_bytes
+    {
+        return Tiling { engine: Engine::Coop(coop), block_q, slice4: d4 };
+    }
     Tiling { engine: Engine::Tile, block_q, slice4: d4.min(TILE_SLICE4) }
 }
 
@@ -86,7 +106,7 @@ impl Tiling {
     /// Keys of a tile.
     pub(super) fn block_k(&self) -> u32 {
         match self.engine {
-            Engine::Tile => 32,
+            Engine::Tile | Engine::Coop(_) => BLOCK_K,
             Engine::Lanes | Engine::Wide => LANES,
             Engine::Columns => 1,
         }
@@ -98,6 +118,8 @@ impl Tiling {
         match self.engine {
             Engine::Columns => 3 * (heads.count * heads.dim).div_ceil(4),
             Engine::Lanes | Engine::Wide => heads.count * (d4 + 1),
+            // Maximum, and the sums of up to four lanes that share a row.
+            Engine::Coop(_) => heads.count * (d4 + 2),
             // Maximum, and a sum from each of the lanes that share a row.
             Engine::Tile => heads.count * d4.div_ceil(self.slice4) * (self.slice4 + 3),
         }
@@ -113,7 +135,7 @@ impl Tiling {
             Engine::Columns => {
                 ((rows.end - rows.start) * (p.heads.count * p.heads.dim).div_ceil(4)).div_ceil(64)
             }
-            Engine::Lanes | Engine::Wide => tiles * p.heads.count,
+            Engine::Lanes | Engine::Wide | Engine::Coop(_) => tiles * p.heads.count,
             Engine::Tile => tiles * p.heads.count * p.heads.dim.div_ceil(4).div_ceil(self.slice4),
         }
     }
@@ -157,6 +179,7 @@ mod tests {
             lq: 1024,
             aligned: true,
             paired: true,
+            halves: true,
         };
         let cpu = Caps { class: DeviceClass::Cpu, subgroups: true, subgroup_min: 8, ..Caps::FLOOR };
         assert_eq!(tiling(&cpu, &p(6)).engine, Engine::Columns);
