@@ -65,20 +65,29 @@ fn a_tap(a: ARow, tap: u32) -> u32 {
     let row = (a.item * params.in_h + u32(iy)) * params.in_w + u32(ix);
     return select(OUTSIDE, row, inside || SIZE == 1u);
 }
-fn a_load(row: u32, c: u32) -> In4 {
+fn a_load(row: u32, c: u32) -> vec4<f32> {
     if (SIZE == 1u) { return load_joined(row, c); }
     // In the padding some row that both inputs hold is read and dropped: cheaper than a branch.
     let inside = row != OUTSIDE;
     let v = load_joined(select(max(params.x_row0, params.x2_row0), row, inside), c);
-    return select(In4(0.0), v, inside);
+    return select(vec4(0.0), v, inside);
 }
 // Two vec4s, the first one even: on the same side of an even seam.
-fn a_load2(row: u32, c: u32) -> In2x4 {
+fn a_load2(row: u32, c: u32) -> mat2x4<f32> {
     if (SIZE == 1u) { return load2_joined(row, c); }
     let inside = row != OUTSIDE;
     let v = load2_joined(select(max(params.x_row0, params.x2_row0), row, inside), c);
-    return In2x4(select(In4(0.0), v[0], inside), select(In4(0.0), v[1], inside));
+    return mat2x4(select(vec4(0.0), v[0], inside), select(vec4(0.0), v[1], inside));
 }
+#when mma coop
+// Octet c, where both inputs have rows of whole octets.
+fn a_load8(row: u32, c: u32) -> mat2x4<f16> {
+    if (SIZE == 1u) { return load8_joined(row, c); }
+    let inside = row != OUTSIDE;
+    let v = load8_joined(select(max(params.x_row0, params.x2_row0), row, inside), c);
+    return mat2x4(select(vec4<f16>(), v[0], inside), select(vec4<f16>(), v[1], inside));
+}
+#end
 #import mma
 
 @compute @workgroup_size(WG)

@@ -29,8 +29,11 @@ struct ARow { base: u32 }
 fn a_begin(row: u32) -> ARow { return ARow(row * params.c4); }
 fn a_edges(a: ARow) -> u32 { return 0u; }
 fn a_tap(a: ARow, tap: u32) -> u32 { return a.base; }
-fn a_load(base: u32, c: u32) -> In4 { return load_x(base + c); }
-fn a_load2(base: u32, c: u32) -> In2x4 { return load2_x(base + c); }
+fn a_load(base: u32, c: u32) -> vec4<f32> { return load_x(base + c); }
+fn a_load2(base: u32, c: u32) -> mat2x4<f32> { return load2_x(base + c); }
+#when mma coop
+fn a_load8(base: u32, c: u32) -> mat2x4<f16> { return load8_x(base / 2u + c); }
+#end
 #import mma
 
 @compute @workgroup_size(WG)

@@ -1,7 +1,7 @@
 // Operands of attention as its engines see them: vec4 number d4 of a head, zero beyond HEAD_DIM, and pairs of them.
 
 // Columns from..from+4 of a row whose vec4s i and i+1 are a and b.
-fn shifted(a: In4, b: In4, by: u32) -> In4 {
+fn shifted(a: vec4<f32>, b: vec4<f32>, by: u32) -> vec4<f32> {
     switch by {
         case 0u: { return a; }
         case 1u: { return vec4(a.yzw, b.x); }
@@ -9,8 +9,8 @@ fn shifted(a: In4, b: In4, by: u32) -> In4 {
         default: { return vec4(a.w, b.xyz); }
     }
 }
-fn within(v: In4, d4: u32) -> In4 {
-    return select(In4(0.0), v, vec4(4u * d4) + vec4(0u, 1u, 2u, 3u) < vec4(HEAD_DIM));
+fn within(v: vec4<f32>, d4: u32) -> vec4<f32> {
+    return select(vec4(0.0), v, vec4(4u * d4) + vec4(0u, 1u, 2u, 3u) < vec4(HEAD_DIM));
 }
 // Does vec4 d4 of a head that starts at column col reach into the next vec4 of the row?
 fn spills(col: u32, d4: u32) -> bool { return col % 4u + min(HEAD_DIM - 4u * d4, 4u) > 4u; }
@@ -30,7 +30,7 @@ fn query(row: u32, head: u32, d4: u32) -> vec4<f32> {
     let i = query_at(row) + col / 4u;
     var v = load_q(i);
     if (!ALIGNED) {
-        var next = In4(0.0);
+        var next = vec4(0.0);
         if (spills(col, d4)) { next = load_q(i + 1u); }
         v = within(shifted(v, next, col % 4u), d4);
     }
@@ -45,29 +45,29 @@ fn query_turned(tile: Tile, text: bool, v: vec4<f32>, d4: u32) -> vec4<f32> {
     return v;
 }
 // `row` of key and value counts from the first bound row.
-fn key(text: bool, row: u32, head: u32, d4: u32) -> In4 {
+fn key(text: bool, row: u32, head: u32, d4: u32) -> vec4<f32> {
     let col = high(params.q_k_col) + head * HEAD_DIM + 4u * d4;
     let i = row * high(params.q_k_stride) + col / 4u;
     let v = load_key(text, i);
     if (ALIGNED) { return v; }
-    var next = In4(0.0);
+    var next = vec4(0.0);
     if (spills(col, d4)) { next = load_key(text, i + 1u); }
     return within(shifted(v, next, col % 4u), d4);
 }
-fn value(text: bool, row: u32, head: u32, d4: u32) -> In4 {
+fn value(text: bool, row: u32, head: u32, d4: u32) -> vec4<f32> {
     let col = low(params.v_col_jitter) + head * HEAD_DIM + 4u * d4;
     let i = row * low(params.v_y_stride) + col / 4u;
     let v = load_value(text, i);
     if (ALIGNED) { return v; }
-    var next = In4(0.0);
+    var next = vec4(0.0);
     if (spills(col, d4)) { next = load_value(text, i + 1u); }
     return within(shifted(v, next, col % 4u), d4);
 }
-fn load_key(text: bool, i: u32) -> In4 {
+fn load_key(text: bool, i: u32) -> vec4<f32> {
     if (TEXT && text) { return load_text_k(i); }
     return load_k(i);
 }
-fn load_value(text: bool, i: u32) -> In4 {
+fn load_value(text: bool, i: u32) -> vec4<f32> {
     if (TEXT && text) { return load_text_v(i); }
     return load_v(i);
 }

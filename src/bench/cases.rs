@@ -126,6 +126,7 @@ pub const CASES: &[Case] = &[
     case("tiny_time_embedding", linear(1, 128, 128, Tail::act(Activation::Silu))),
     case("sdxl_out_1024", linear(512, 640, 640, Tail::RESIDUAL)),
     case("sdxl_geglu_256", linear(128, 1280, 5120, Tail::act(Activation::Geglu))),
+    case("square_8192", Matmul { items: 1, rows: 8192, k: 8192, n: 8192, tail: Tail::NONE }),
     case("sdxl_text_77", linear(77, 2048, 640, Tail::NONE)),
     case("tiny_in_64x64", conv(2, 64, 4, 0, 32, Taps::Same(3))),
     case("tiny_res_64x64", conv(2, 64, 32, 0, 32, Taps::Same(3))),

@@ -7,6 +7,7 @@
 //! where it has one that agrees with the host's, and set against the device's own [`Peak`].
 
 pub mod call;
+mod cascade;
 mod cases;
 mod compare;
 pub mod inputs;
@@ -18,6 +19,7 @@ pub mod rng;
 mod run;
 mod timer;
 
+pub use cascade::{CascadeTime, StageTime, time_cascade};
 pub use cases::{CASES, Case};
 pub use compare::{Earlier, Ratios};
 pub use peak::Peak;

@@ -1,15 +1,16 @@
-//! What the device can do at most, by microbenchmarks: multiply-adds and copied bytes.
+//! What the device can do at most, by microbenchmarks: multiply-adds, products on matrix units, copied bytes.
 
 use bytemuck::NoUninit;
 
 use super::timer::measure;
 use crate::error::Result;
-use crate::gpu::{DeviceClass, Gpu};
+use crate::gpu::{Coop, DeviceClass, Gpu};
 use crate::graph::{Graph, Launch, Window};
 use crate::shader::{Elem, KernelSpec, Variant};
 use crate::tensor::{DType, Shape};
 
 static FMA: KernelSpec = KernelSpec { name: "fma_peak", file: "bench/fma_peak.wgsl" };
+static UNITS: KernelSpec = KernelSpec { name: "coop_peak", file: "bench/coop_peak.wgsl" };
 static COPY: KernelSpec = KernelSpec { name: "copy", file: "bench/copy.wgsl" };
 
 const WG: u32 = 64;
@@ -25,6 +26,13 @@ struct FmaParams {
 
 #[repr(C)]
 #[derive(Clone, Copy, NoUninit)]
+struct UnitsParams {
+    first_group: u32,
+    steps: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
 struct CopyParams {
     first_group: u32,
     lanes: u32,
@@ -35,6 +43,8 @@ struct CopyParams {
 pub struct Peak {
     /// f32 multiply-adds, two operations each, per second.
     pub flops: f64,
+    /// The same in products on matrix units, f16 with f32 sums, where kernels use them.
+    pub units: Option<f64>,
     /// Bytes read and written per second by a copy that exceeds the caches.
     pub bytes: f64,
 }
@@ -49,8 +59,47 @@ impl Peak {
         for chains in [2, 4, 8] {
             flops = flops.max(fma(gpu, chains)?);
         }
-        Ok(Self { flops, bytes: copy(gpu)? })
+        let mut units: Option<f64> = None;
+        if let Some(coop) = gpu.caps().coop {
+            for chains in [2, 4, 8] {
+                units = Some(products(gpu, coop, chains)?.max(units.unwrap_or(0.0)));
+            }
+        }
+        Ok(Self { flops, units, bytes: copy(gpu)? })
     }
+
+    /// What bounds a kernel's variant, named by its label.
+    pub fn flops_of(&self, variant: &str) -> f64 {
+        let on_units = variant.contains("mma=coop") || variant.contains("attend=coop");
+        self.units.filter(|_| on_units).unwrap_or(self.flops)
+    }
+}
+
+fn products(gpu: &Gpu, coop: Coop, chains: u32) -> Result<f64> {
+    let subgroups = 4;
+    let wg = subgroups * coop.subgroup;
+    // A software device whose units are forced has none to fill.
+    let (groups, steps) = if coop.subgroup < 16 { (16, 256) } else { (4096, 4096) };
+    let products = f64::from(groups * subgroups) * f64::from(steps) * f64::from(chains);
+    let per_call = products * 2.0 * f64::from(coop.side).powi(3);
+    let times = measure(gpu, 0.3, |calls| {
+        let mut g = Graph::new(gpu.caps().clone());
+        let y = g.input("y", Shape::matrix(groups * wg, 4), DType::F32);
+        for _ in 0..calls {
+            let variant = Variant::new()
+                .coop(coop.side, coop.subgroup, coop.scalars)
+                .num("WG", wg)
+                .num("CHAINS", chains)
+                .elem("y", Elem::F32);
+            g.op(&UNITS, variant)
+                .write(y, Window::Whole)
+                .over(groups, 0)
+                .flops(per_call as u64)
+                .launch(move |_| Launch::new(&UnitsParams { first_group: 0, steps }, groups));
+        }
+        Ok((g, Vec::new()))
+    })?;
+    Ok(per_call / times.best())
 }
 
 fn fma(gpu: &Gpu, chains: u32) -> Result<f64> {

@@ -67,8 +67,12 @@ impl Report {
 
     /// The device, its peaks, and the names of the columns.
     pub fn head(&self) -> String {
+        let units = match self.peak.units {
+            Some(flops) => format!(", matrix units {:.1} GFLOP/s f16", flops / 1e9),
+            None => String::new(),
+        };
         let mut text = format!(
-            "{} ({}, {})\n{} storage; peak {:.1} GFLOP/s f32, copy {:.1} GB/s\n\n",
+            "{} ({}, {})\n{} storage; peak {:.1} GFLOP/s f32{units}, copy {:.1} GB/s\n\n",
             self.adapter,
             self.backend,
             self.driver,
@@ -102,7 +106,7 @@ impl Report {
             100.0 * m.times.spread(),
             source_name(m.times.source),
             flops / 1e9,
-            100.0 * flops / self.peak.flops,
+            100.0 * flops / self.peak.flops_of(&m.variant),
             bytes / 1e9,
             100.0 * bytes / self.peak.bytes,
             m.error
@@ -121,7 +125,7 @@ impl Report {
         let device = json!({
             "adapter": self.adapter, "backend": self.backend, "driver": self.driver,
             "version": env!("CARGO_PKG_VERSION"),
-            "peak_flops": self.peak.flops, "peak_bytes": self.peak.bytes,
+            "peak_flops": self.peak.flops, "peak_units": self.peak.units, "peak_bytes": self.peak.bytes,
         });
         match outcome {
             Outcome::Measured(m) => json!({
@@ -167,7 +171,7 @@ pub(super) mod tests {
 
     pub fn report(earlier: Option<Earlier>) -> Report {
         Report {
-            peak: Peak { flops: 4e9, bytes: 1e9 },
+            peak: Peak { flops: 4e9, units: None, bytes: 1e9 },
             dtype: DType::F16,
             adapter: "a device".into(),
             backend: "Vulkan".into(),

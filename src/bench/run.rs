@@ -36,12 +36,16 @@ const TOLERANCE: f64 = 2e-3;
 /// Share of its peaks that an estimate takes a device to reach.
 const ESTIMATED_SHARE: f64 = 0.3;
 
-/// The cases whose id contains `filter`.
+/// The cases whose id contains `filter`, or one of its parts between commas.
 ///
 /// # Errors
 /// There is none.
 pub fn select(filter: &str) -> Result<Vec<Case>> {
-    let cases: Vec<Case> = CASES.iter().filter(|c| c.id().contains(filter)).copied().collect();
+    let cases: Vec<Case> = CASES
+        .iter()
+        .filter(|c| filter.split(',').any(|part| c.id().contains(part)))
+        .copied()
+        .collect();
     if cases.is_empty() {
         return Err(Error::usage(format!("no case contains {filter:?}"))
             .with_hint("scalediff bench --list names them all"));
@@ -171,6 +175,8 @@ mod tests {
     fn filters_select_by_part_of_the_id() {
         assert!(select("conv2d/tiny_res").unwrap().iter().all(|c| c.call.kernel() == "conv2d"));
         assert_eq!(select("").unwrap().len(), CASES.len());
+        let both = select("silu/,lift/").unwrap();
+        assert_eq!(both.len(), select("silu/").unwrap().len() + select("lift/").unwrap().len());
         assert_eq!(select("nothing").unwrap_err().kind(), ErrorKind::Usage);
     }
 }

@@ -54,7 +54,7 @@ pub struct DeviceArgs {
     /// f16 or f32 storage; arithmetic is f32 in both. Default: f16.
     #[arg(long, value_enum)]
     pub precision: Option<PrecisionArg>,
-    /// Run the kernels that GPUs of this tier run: plain, f16, subgroup.
+    /// Run the kernels that GPUs of this tier run: plain, f16, subgroup, coop (matrix units).
     #[arg(long)]
     pub tier: Option<Tier>,
     /// Lower the device's limits: webgpu, or such as binding=1MiB,groups=64,storage=8.
@@ -343,8 +343,11 @@ pub struct VerifyArgs {
 }
 
 #[derive(Debug, ClapArgs)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct BenchArgs {
-    /// Only cases whose kernel/name contains this.
+    #[command(subcommand)]
+    pub whole: Option<BenchCommand>,
+    /// Only cases whose kernel/name contains this, or one of these with commas between.
     #[arg(default_value = "")]
     pub filter: String,
     /// Name the cases and stop.
@@ -362,6 +365,26 @@ pub struct BenchArgs {
     /// Skip cases whose single call is estimated to take longer.
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = seconds)]
     pub max_seconds: f64,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// What is timed beside single kernels.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Make a picture with each kind of attention in the later stages, and time steps, decoder and encoder.
+    ///
+    /// Without --attention: npa, multidiffusion and full, one after the other.
+    Cascade(BenchCascadeArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct BenchCascadeArgs {
+    #[command(flatten)]
+    pub request: RequestArgs,
+    /// Also write a JSON object per kind of attention, one a line.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
     #[command(flatten)]
     pub device: DeviceArgs,
 }

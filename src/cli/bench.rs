@@ -5,14 +5,24 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::args::BenchArgs;
+use super::args::{BenchArgs, BenchCascadeArgs, BenchCommand};
+use super::generate::{open_model, print_device};
+use super::progress::Progress;
+use super::watch;
 use crate::bench::{
-    Earlier, Options, Outcome, Peak, Ratios, Report, open, run as run_cases, select,
+    CascadeTime, Earlier, Options, Outcome, Peak, Ratios, Report, open, run as run_cases, select,
+    time_cascade,
 };
 use crate::error::{Error, Result};
+use crate::gpu::Engine;
+use crate::pipeline::{LoadOptions, Pipeline, Request};
+use crate::scalediff::StageAttention;
 
 /// Prints a line for every case as soon as it is known; exit code 1 when one is wrong.
 pub fn run(args: &BenchArgs) -> Result<ExitCode> {
+    if let Some(BenchCommand::Cascade(args)) = &args.whole {
+        return cascade(args).map(|()| ExitCode::SUCCESS);
+    }
     let cases = select(&args.filter)?;
     if args.list {
         cases.iter().for_each(|c| outln!("{}", c.id()));
@@ -42,6 +52,41 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
         outln!("\n{summary}");
     }
     Ok(ExitCode::from(u8::from(failed)))
+}
+
+/// A picture with each kind of attention, the same in all else.
+fn cascade(args: &BenchCascadeArgs) -> Result<()> {
+    let kinds = match args.request.attention {
+        Some(kind) => vec![kind.into()],
+        None => vec![StageAttention::Patches, StageAttention::Windows, StageAttention::Full],
+    };
+    let base = Request { prompt: "a red house on grass".into(), ..Request::default() };
+    let request = args.request.request(base);
+    let files = open_model(&args.request, None)?;
+    watch::listen();
+    let engine = Engine::open(args.device.gpu_options(false))?;
+    print_device(&engine);
+    let load = LoadOptions { precision: args.device.precision(), keep_loaded: true };
+    let mut pipeline = Pipeline::load(&engine, &files, load)?;
+    let mut json = args.json.as_deref().map(create).transpose()?;
+    outln!("{}", CascadeTime::head());
+    let mut times: Vec<CascadeTime> = Vec::new();
+    for attention in kinds {
+        let request = Request { attention, ..request.clone() };
+        let mut progress = Progress::new();
+        let time = time_cascade(&mut pipeline, &request, &mut |event| {
+            progress.show(event);
+            watch::check()
+        })?;
+        progress.finish();
+        let npa = times.first().filter(|t| t.attention == StageAttention::Patches);
+        time.lines(npa).iter().for_each(|line| outln!("{line}"));
+        if let Some((path, file)) = &mut json {
+            writeln!(file, "{}", time.json()).map_err(|e| cannot("write", path, e))?;
+        }
+        times.push(time);
+    }
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<Earlier> {

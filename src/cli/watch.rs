@@ -24,6 +24,15 @@ pub fn listen() {
     }
 }
 
+/// # Errors
+/// Ctrl-C was pressed.
+pub fn check() -> Result<()> {
+    match STOP.load(Ordering::Relaxed) {
+        true => Err(Error::cancelled()),
+        false => Ok(()),
+    }
+}
+
 /// Follows one picture.
 pub struct Watch<'a> {
     progress: Progress,
@@ -121,10 +130,7 @@ impl<'a> Watch<'a> {
 impl scalediff::Progress for Watch<'_> {
     fn event(&mut self, event: Event) -> Result<()> {
         self.progress.show(event);
-        match STOP.load(Ordering::Relaxed) {
-            true => Err(Error::cancelled()),
-            false => Ok(()),
-        }
+        check()
     }
 
     fn latents(&mut self, stage: u32, latents: &Latents) -> Result<()> {

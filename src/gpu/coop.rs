@@ -48,13 +48,14 @@ pub(super) fn test(gpu: &Gpu, offered: Coop) -> Result<Coop> {
         .coop(offered.side, offered.subgroup, offered.scalars)
         .num("WG", WG)
         .num("MOST", most)
-        .elem("x", Elem::Half)
+        .elem("x", Elem::Octets)
         .elem("y", Elem::F32);
     let pipeline = gpu.pipeline(&SPEC, &variant)?;
 
-    // Small whole numbers: every product and sum is exact.
-    let values: Vec<f32> =
-        (0..3 * side * side).map(|i| ((i * i + 3 * i) % 7) as f32 - 3.0).collect();
+    // Small whole numbers in no order: every product and sum is exact.
+    let values: Vec<f32> = (0..3 * side * side)
+        .map(|i| ((i * 7919 + i * i * 104_729) % 613 % 7) as f32 - 3.0)
+        .collect();
     let bytes: Vec<u8> = values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect();
     let block = side * side + 4;
     let x = gpu.buffer("matrices", bytes.len() as u64)?;

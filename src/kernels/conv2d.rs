@@ -90,6 +90,7 @@ fn engine(
         cols: n,
         gated: false,
         shared_taps: geometry.shared_taps(x.shape),
+        k4: x.shape.stride4() + x2.map_or(0, |t| t.shape.stride4()),
         even_k: even(x) && x2.is_none_or(even),
         rows_per_item,
         halves: [Some(x), x2].iter().flatten().all(|t| t.dtype == DType::F16)

@@ -29,6 +29,10 @@ pub(super) struct CoopTile {
     subgroup_cols: u32,
     matrix_rows: u32,
     matrix_cols: u32,
+    /// Octets of k in a step.
+    depth8: u32,
+    /// k is a whole number of steps.
+    whole: bool,
     gated: bool,
 }
 
@@ -59,6 +63,8 @@ pub(super) struct Product {
     pub gated: bool,
     /// Taps of a line that see the same rows, moved by one; 1 if none do.
     pub shared_taps: u32,
+    /// Vec4s of k under one tap.
+    pub k4: u32,
     /// Every operand has an even number of vec4s along k.
     pub even_k: bool,
     pub rows_per_item: u32,
@@ -76,7 +82,7 @@ impl Engine {
             DeviceClass::Cpu => Self::Direct,
             class => caps
                 .coop
-                .filter(|_| p.halves && p.rows > 32)
+                .filter(|_| p.halves && p.even_k && p.rows > 32)
                 .and_then(|coop| CoopTile::choose(caps, coop, p))
                 .map_or_else(|| Self::tile(class, p.rows, p.cols, p.gated), Self::Coop),
         }
@@ -86,7 +92,7 @@ impl Engine {
     pub(super) fn elem_in(self, caps: &Caps, dtype: DType) -> Elem {
         match self {
             Self::Lanes(Lanes { deep: 2, .. }) => caps.elem_pairs(dtype),
-            Self::Coop(_) => Elem::Half,
+            Self::Coop(_) => Elem::Octets,
             _ => caps.elem(dtype),
         }
     }
@@ -142,6 +148,11 @@ impl Engine {
                 .num("SN", t.subgroup_cols)
                 .num("TM", t.matrix_rows)
                 .num("TN", t.matrix_cols)
+                .num("K8", t.depth8)
+                .num("K_TILES", 8 * t.depth8 / t.coop.side)
+                .num("A_LOADS", (t.rows() * t.depth8).div_ceil(t.invocations()))
+                .num("W_LOADS", (t.cols() * t.depth8).div_ceil(t.invocations()))
+                .flag("WHOLE_STEPS", t.whole)
                 .flag("ONE_ITEM", false),
         }
     }
@@ -170,19 +181,24 @@ impl CoopTile {
     /// The largest tile that leaves the device enough of them to fill it and fits its limits.
     fn choose(caps: &Caps, coop: Coop, p: &Product) -> Option<Self> {
         let w_rows = if p.gated { 8 } else { 4 } * p.cols.div_ceil(4);
-        // (subgroups, matrices of each) along rows and columns. Eight accumulators of 16 × 16 are 64 registers of a
-        // subgroup of 32, as are sixteen of a subgroup of 64; matrices of 8 × 8 take two at most.
-        let candidates: &[(u32, u32, u32, u32)] = match (coop.side, coop.subgroup) {
-            (16, 64) => &[(2, 2, 4, 4), (2, 2, 2, 2)],
-            (16, _) => &[(2, 4, 4, 2), (2, 4, 2, 1)],
-            _ => &[(2, 2, 4, 4), (2, 2, 4, 2)],
+        // Subgroups and matrices of each, both along rows and columns, and octets of k. Eight accumulators of 16 × 16 are
+        // 64 registers of a subgroup of 32, as are sixteen of a subgroup of 64; matrices of 8 × 8 take two at most.
+        // Those of 32 are the fastest of eight that were measured on an NVIDIA H200, the others follow from them.
+        let candidates: &[(u32, u32, u32, u32, u32)] = match (coop.side, coop.subgroup) {
+            (16, 64) => &[(2, 2, 4, 4, 8), (2, 2, 4, 4, 4), (2, 2, 2, 2, 8)],
+            (16, _) => &[(2, 4, 4, 2, 8), (2, 4, 4, 2, 4), (2, 4, 2, 1, 8)],
+            // A software device, which only tests: its compiler unrolls every product.
+            (_, 0..16) => &[(2, 2, 2, 1, 2)],
+            _ => &[(2, 2, 4, 4, 4), (2, 2, 4, 2, 4)],
         };
-        let tile = |&(subgroup_rows, subgroup_cols, matrix_rows, matrix_cols)| Self {
+        let tile = |&(subgroup_rows, subgroup_cols, matrix_rows, matrix_cols, depth8)| Self {
             coop,
             subgroup_rows,
             subgroup_cols,
             matrix_rows,
             matrix_cols,
+            depth8,
+            whole: p.k4.is_multiple_of(2 * depth8),
             gated: p.gated,
         };
         let fits = |t: &Self| {
@@ -207,11 +223,11 @@ impl CoopTile {
         self.subgroup_cols * self.matrix_cols * self.coop.side
     }
 
-    /// Workgroup memory: slices of ten vec4s of halves, and a matrix of f32 per subgroup.
+    /// Workgroup memory: slices with an octet more to a row, and a matrix of f32 per subgroup.
     fn bytes(self) -> u32 {
         let side = self.coop.side;
-        let results = self.subgroup_rows * self.subgroup_cols * side * (side + 4);
-        (self.rows() + self.cols()) * 10 * 8 + 4 * results
+        let results = self.subgroup_rows * self.subgroup_cols * side * (side + 8);
+        (self.rows() + self.cols()) * (self.depth8 + 1) * 16 + 4 * results
     }
 }
 
@@ -254,6 +270,7 @@ mod tests {
             cols,
             gated,
             shared_taps: 1,
+            k4: 64,
             even_k: true,
             rows_per_item: rows,
             halves: true,

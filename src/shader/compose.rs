@@ -1,10 +1,12 @@
 //! Prelude + kernel file + imported snippets, joined as plain text.
 //!
-//! A kernel file is ordinary WGSL with two directives, each on a line of its own:
+//! A kernel file is ordinary WGSL with directives, each on a line of its own:
 //! `#bind read|write|read_write NAME` declares the next binding of group 0 with accessors
 //! `load_NAME(i)` / `store_NAME(i, v)` over vec4s of the element type that the variant picked
 //! (`#bind raw ACCESS NAME: TYPE` declares it literally), and `#import NAME` pastes
-//! `shaders/lib/NAME.wgsl`, or the implementation that fills the slot NAME, once.
+//! `shaders/lib/NAME.wgsl`, or the implementation that fills the slot NAME, once. `#unroll NAME CONSTANT` repeats the
+//! lines up to its `#end`, with NAME as a constant of each round; `#when SLOT IMPLEMENTATION` keeps them only where
+//! that fills the slot.
 
 use super::{Elem, KernelSpec, Variant, source};
 use crate::error::{Error, Result};
@@ -53,16 +55,12 @@ pub fn compose(spec: &KernelSpec, variant: &Variant) -> Result<Composed> {
         composed: Composed { wgsl: String::new(), bindings: Vec::new(), lines: Vec::new() },
         imported: Vec::new(),
     };
-    if variant.needs_f16() {
+    if variant.needs_f16() || variant.needs_coop() {
         out.line("prelude", 0, "enable f16;");
     }
     if variant.needs_coop() {
         out.line("prelude", 0, "enable wgpu_cooperative_matrix;");
     }
-    // What engines multiply: halves on matrix units.
-    let operand = if variant.needs_coop() { "f16" } else { "f32" };
-    out.line("prelude", 0, &format!("alias In4 = vec4<{operand}>;"));
-    out.line("prelude", 0, &format!("alias In2x4 = mat2x4<{operand}>;"));
     for (name, value) in &variant.consts {
         let ty = match value {
             super::Const::Bool(_) => "bool",
@@ -72,6 +70,21 @@ pub fn compose(spec: &KernelSpec, variant: &Variant) -> Result<Composed> {
     }
     out.file(spec.file)?;
     Ok(out.composed)
+}
+
+/// Takes the lines of a block and its `#end` off `lines`; blocks may hold others.
+fn block<'l, 't>(lines: &mut &'l [(usize, &'t str)]) -> Result<&'l [(usize, &'t str)]> {
+    let mut open = 1;
+    let end = lines.iter().position(|(_, line)| {
+        let line = line.trim_start();
+        let begins = line.starts_with("#unroll ") || line.starts_with("#when ");
+        open += i32::from(begins) - i32::from(line.starts_with("#end"));
+        open == 0
+    });
+    let end = end.ok_or_else(|| Error::internal("a block without #end"))?;
+    let (body, rest) = lines.split_at(end);
+    *lines = &rest[1..];
+    Ok(body)
 }
 
 struct Composer<'a> {
@@ -89,18 +102,48 @@ impl Composer<'_> {
 
     fn file(&mut self, file: &str) -> Result<()> {
         let text = source(file).ok_or_else(|| Error::internal(format!("no shader file {file}")))?;
-        for (i, line) in text.lines().enumerate() {
-            let at = || format!("shaders/{file}:{}", i + 1);
+        let lines: Vec<(usize, &str)> = (1..).zip(text.lines()).collect();
+        self.lines(file, &lines)
+    }
+
+    fn lines(&mut self, file: &str, mut lines: &[(usize, &str)]) -> Result<()> {
+        while let [(number, line), rest @ ..] = lines {
+            lines = rest;
+            let at = |e: Error| e.at(format!("shaders/{file}:{number}"));
+            let line = *line;
             if let Some(rest) = line.strip_prefix("#import ") {
-                self.import(rest.split_whitespace().next().unwrap_or(""))
-                    .map_err(|e| e.at(at()))?;
+                self.import(rest.split_whitespace().next().unwrap_or("")).map_err(at)?;
             } else if let Some(rest) = line.strip_prefix("#bind ") {
-                self.bind(file, i + 1, rest).map_err(|e| e.at(at()))?;
+                self.bind(file, *number, rest).map_err(at)?;
+            } else if let Some(head) = line.trim_start().strip_prefix("#unroll ") {
+                let (name, count) = self.unrolled(head).map_err(at)?;
+                let body = block(&mut lines).map_err(at)?;
+                for i in 0..count {
+                    self.line(file, *number, &format!("{{ const {name}: u32 = {i}u;"));
+                    self.lines(file, body)?;
+                    self.line(file, *number, "}");
+                }
+            } else if let Some(condition) = line.strip_prefix("#when ") {
+                let body = block(&mut lines).map_err(at)?;
+                let (slot, wanted) = condition.trim().split_once(' ').unwrap_or((condition, ""));
+                if self.variant.slot_of(slot) == Some(wanted) {
+                    self.lines(file, body)?;
+                }
             } else {
-                self.line(file, i + 1, line);
+                self.line(file, *number, line);
             }
         }
         Ok(())
+    }
+
+    /// The name and the number of rounds in `#unroll NAME CONSTANT`.
+    fn unrolled<'t>(&self, head: &'t str) -> Result<(&'t str, u32)> {
+        let wrong = || Error::internal(format!("#unroll needs a name and a constant: {head}"));
+        let (name, constant) = head.trim().split_once(' ').ok_or_else(wrong)?;
+        match self.variant.const_of(constant.trim()) {
+            Some(super::Const::U32(count)) => Ok((name, count)),
+            _ => Err(wrong()),
+        }
     }
 
     fn import(&mut self, name: &str) -> Result<()> {
@@ -152,7 +195,7 @@ impl Composer<'_> {
         match elem {
             Elem::Words | Elem::Pairs => self.import("half")?,
             Elem::F16 | Elem::Packed => self.import("half_range")?,
-            Elem::F32 | Elem::Wide | Elem::Half => {}
+            Elem::F32 | Elem::Wide | Elem::Octets => {}
         }
         let file = format!("lib/elem/{}.wgsl", elem.name());
         let text =

@@ -17,8 +17,8 @@ pub enum Elem {
     Words,
     /// The same as `array<vec2<u64>>`, two vec4s of elements to an access: for rows of an even number.
     Pairs,
-    /// f16 storage as `array<vec4<f16>>` that is read as such, for matrix units.
-    Half,
+    /// f16 storage as `array<mat2x4<f16>>`, eight halves to an access, for matrix units: for rows of a multiple of eight.
+    Octets,
 }
 
 impl Elem {
@@ -30,7 +30,7 @@ impl Elem {
             Elem::Packed => "packed",
             Elem::Words => "words",
             Elem::Pairs => "pairs",
-            Elem::Half => "half",
+            Elem::Octets => "octets",
         }
     }
 }
@@ -122,7 +122,7 @@ impl Variant {
 
     /// Whether the module needs `enable f16`.
     pub fn needs_f16(&self) -> bool {
-        self.elems.iter().any(|(_, e)| matches!(e, Elem::F16 | Elem::Half))
+        self.elems.iter().any(|(_, e)| matches!(e, Elem::F16 | Elem::Octets))
     }
 
     /// Whether the module uses matrix units.

@@ -47,11 +47,15 @@ fn open(tier: Option<Tier>, limits: Option<&str>, shader_checks: bool) -> Gpu {
 }
 
 /// As the product runs, without checks in the shaders; and each tier with them, so that an index
-/// beyond a binding is caught by a guard in one and by a wrong value in the other.
+/// beyond a binding is caught by a guard in one and by a wrong value in the other. `SCALEDIFF_TIERS=coop` leaves only the
+/// tiers that it names.
 fn setups() -> &'static [Setup] {
     static SETUPS: OnceLock<Vec<Setup>> = OnceLock::new();
     SETUPS.get_or_init(|| {
-        let tiers = list_adapters().first().map(|a| a.caps.tiers()).unwrap_or_default();
+        let mut tiers = list_adapters().first().map(|a| a.caps.tiers()).unwrap_or_default();
+        if let Ok(only) = std::env::var("SCALEDIFF_TIERS") {
+            tiers.retain(|t| only.split(',').any(|name| name == t.to_string()));
+        }
         let make = |tier: Option<Tier>, checks: bool| Setup {
             name: tier.map_or("native".into(), |t| t.to_string()),
             checks,

@@ -6,6 +6,7 @@ mod every;
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use every::{FAMILIES, Family};
 use naga::back::{hlsl, msl, spv};
@@ -74,7 +75,12 @@ fn validate(module: &Module, caps: &Caps) -> Result<ModuleInfo, String> {
 }
 
 /// Limits that every device keeps, and parameters that agree with the host's.
-fn check_resources(module: &Module, caps: &Caps, param_bytes: usize) -> Result<(), String> {
+fn check_resources(
+    module: &Module,
+    caps: &Caps,
+    param_bytes: usize,
+    has_matrices: bool,
+) -> Result<(), String> {
     let [entry] = module.entry_points.as_slice() else {
         return Err("expected one entry point".into());
     };
@@ -95,6 +101,12 @@ fn check_resources(module: &Module, caps: &Caps, param_bytes: usize) -> Result<(
     };
     let shared: u32 =
         globals(AddressSpace::WorkGroup).map(|g| size(g.ty).next_multiple_of(16)).sum();
+    // Matrices are loaded at multiples of 16 bytes, and drivers pack variables.
+    if let Some(odd) =
+        globals(AddressSpace::WorkGroup).find(|g| has_matrices && size(g.ty) % 16 != 0)
+    {
+        return Err(format!("{:?} takes {} bytes of workgroup memory", odd.name, size(odd.ty)));
+    }
     if shared > caps.limits.workgroup_bytes {
         return Err(format!("{shared} bytes of workgroup memory"));
     }
@@ -120,6 +132,16 @@ fn check_resources(module: &Module, caps: &Caps, param_bytes: usize) -> Result<(
     Ok(())
 }
 
+/// Writes a module with matrix operations into the folder that `SCALEDIFF_SPIRV` names, for a validator that knows them:
+/// see `tools/coop`.
+fn keep(words: &[u32]) -> Result<(), String> {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let Ok(folder) = std::env::var("SCALEDIFF_SPIRV") else { return Ok(()) };
+    let name = format!("{}.spv", COUNT.fetch_add(1, Ordering::Relaxed));
+    let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+    fs::write(Path::new(&folder).join(name), bytes).map_err(|e| e.to_string())
+}
+
 /// Writes the module for Vulkan, Metal and DX12, as wgpu does.
 fn translate(
     module: &Module,
@@ -130,6 +152,9 @@ fn translate(
     let lang_version = if caps.subgroups { (1, 3) } else { (1, 0) };
     let options = spv::Options { lang_version, ..Default::default() };
     let words = spv::write_vec(module, info, &options, None).map_err(|e| format!("SPIR-V: {e}"))?;
+    if has_matrices {
+        keep(&words)?;
+    }
 
     let options = msl::Options { lang_version: (2, 4), ..Default::default() };
     let (metal, translated) = msl::write_string(module, info, &options, &Default::default())
@@ -190,7 +215,10 @@ fn check_family(name: &str) -> usize {
             let launch = (op.launch)(&chunks[0]);
             validate(&module, &caps)
                 .and_then(|info| translate(&module, &info, &caps, op.variant.needs_coop()))
-                .and_then(|()| check_resources(&module, &caps, launch.params().len()))
+                .and_then(|()| {
+                    let has_matrices = op.variant.needs_coop();
+                    check_resources(&module, &caps, launch.params().len(), has_matrices)
+                })
                 .unwrap_or_else(|e| panic!("{label}: {e}"));
         }
     }

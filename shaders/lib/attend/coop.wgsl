@@ -1,40 +1,44 @@
-// Engine `coop`: for GPUs with matrix units. A workgroup takes BLOCK_Q queries of one head, SIDE to a subgroup, and streams
-// the keys in tiles of BLOCK_K through workgroup memory as halves. QKᵀ and PV run on matrix units with f32 sums.
-// Matrices are opaque, so scores pass through workgroup memory to the lanes that own their row: LANES lanes to a row.
+// Engine `coop`: for GPUs with matrix units. A workgroup takes BLOCK_Q queries of one head, SIDE to a subgroup,
+// and streams the keys in tiles of BLOCK_K through workgroup memory as halves; the next tile is on its way in
+// registers meanwhile. QKᵀ and PV run on matrix units with f32 sums.
+// Matrices are opaque, so scores pass through workgroup memory to the lanes that own their row, LANES lanes to a row; each
+// subgroup has room for those of one matrix of queries.
 // For the same reason a sum is not rescaled whenever a maximum rises, but only when it rises by more than 2^RISE: until then
 // probabilities exceed one, which f16 holds and the division at the end takes back.
 //   state: per row and head (max, 0, 0, 0), the sums of its lanes, and D4 vec4s of accumulator.
 #import side
 #import cells
+#import operand_octets
 const Q_SCALE: f32 = 1.0;   // halves of scaled queries would lose digits: scores are scaled
 const RISE: f32 = 8.0;
-const BLOCK_K: u32 = 32u;
-const SUBGROUPS: u32 = BLOCK_Q / SIDE;
-const WG: u32 = SUBGROUPS * SUBGROUP;
 const LANES: u32 = SUBGROUP / SIDE;
-const OWN4: u32 = BLOCK_K / (4u * LANES);          // vec4s of scores that a lane owns
-const D_TILES: u32 = (HEAD_DIM + SIDE - 1u) / SIDE;
-const K_TILES: u32 = BLOCK_K / SIDE;
-const ROW4: u32 = D_TILES * SIDE / 4u;             // vec4s of a head, padded
-// Rows start at multiples of 16 bytes, as matrix loads ask for, in other banks.
-const KV_PITCH: u32 = ROW4 + 2u;
-const P_PITCH: u32 = BLOCK_K / 4u + 2u;
-const S_PITCH: u32 = BLOCK_K + 4u;
-const Q_CHUNKS: u32 = (D_TILES + K_TILES - 1u) / K_TILES;
+const SUBGROUPS: u32 = WG / SUBGROUP;
+const D8: u32 = HEAD_DIM / 8u;
+const ROW8: u32 = D_TILES * SIDE / 8u;             // octets of a head, padded
+const P8: u32 = BLOCK_K / 8u;
+// Rows begin at other banks than the row before.
+const KV_PITCH: u32 = ROW8 + 1u;
+const P_PITCH: u32 = P8 + 1u;
+const S_PITCH: u32 = BLOCK_K + 8u;
 const STATE4: u32 = D4 + 2u;
 
-var<workgroup> tile_kv: array<Cell, BLOCK_K * KV_PITCH * CELLS>;
-var<workgroup> weights: array<Cell, BLOCK_Q * P_PITCH * CELLS>;  // probabilities; before them the queries, by chunks
-var<workgroup> scores: array<f32, BLOCK_Q * S_PITCH>;
-var<workgroup> raised: u32;   // whether this tile raised some maximum
+var<workgroup> tile_k: array<Cell, BLOCK_K * KV_PITCH * CELLS>;
+var<workgroup> tile_v: array<Cell, BLOCK_K * KV_PITCH * CELLS>;
+var<workgroup> weights: array<Cell, SUBGROUPS * SIDE * P_PITCH * CELLS>;  // probabilities; before them the queries, by chunks
+var<workgroup> scores: array<f32, SUBGROUPS * SIDE * S_PITCH>;
+var<workgroup> raised: vec4<u32>;   // x: whether this tile raised some maximum; 16 bytes, as lib/cells asks
 
-fn put_kv(row: u32, d4: u32, v: vec4<f16>) {
+fn put_k(row: u32, d8: u32, v: mat2x4<f16>) {
     let c = cells(v);
-    for (var i = 0u; i < CELLS; i++) { tile_kv[(row * KV_PITCH + d4) * CELLS + i] = c[i]; }
+    for (var i = 0u; i < CELLS; i++) { tile_k[(row * KV_PITCH + d8) * CELLS + i] = c[i]; }
 }
-fn put_weights(row: u32, k4: u32, v: vec4<f16>) {
+fn put_v(row: u32, d8: u32, v: mat2x4<f16>) {
     let c = cells(v);
-    for (var i = 0u; i < CELLS; i++) { weights[(row * P_PITCH + k4) * CELLS + i] = c[i]; }
+    for (var i = 0u; i < CELLS; i++) { tile_v[(row * KV_PITCH + d8) * CELLS + i] = c[i]; }
+}
+fn put_weights(row: u32, k8: u32, a: vec4<f32>, b: vec4<f32>) {
+    let c = cells(mat2x4(vec4<f16>(a), vec4<f16>(b)));
+    for (var i = 0u; i < CELLS; i++) { weights[(row * P_PITCH + k8) * CELLS + i] = c[i]; }
 }
 fn score4(row: u32, k4: u32) -> vec4<f32> {
     let i = row * S_PITCH + 4u * k4;
@@ -59,6 +63,30 @@ fn row_sum(v: f32) -> f32 {
     return s;
 }
 
+// A thread's part of the next tile of keys and values, zero beyond their end.
+struct Next { k: array<mat2x4<f16>, KV_LOADS>, v: array<mat2x4<f16>, KV_LOADS> }
+fn send(next: ptr<function, Next>, keys: Keys, t0: u32, head: u32, lid: u32) {
+    #unroll i KV_LOADS
+        let e = lid + i * WG;
+        let t = t0 + e / ROW8;
+        (*next).k[i] = mat2x4<f16>();
+        (*next).v[i] = mat2x4<f16>();
+        if (t < keys.end && e % ROW8 < D8) {
+            let row = key_row(keys, t);
+            (*next).k[i] = key8(keys.text, row, head, e % ROW8);
+            (*next).v[i] = value8(keys.text, row, head, e % ROW8);
+        }
+    #end
+}
+
+// Eight probabilities of scores a and b, as halves see them, to `row` and octet k8.
+fn weigh(a: vec4<f32>, b: vec4<f32>, top: f32, row: u32, k8: u32) -> f32 {
+    let p = select(exp2(a - top), vec4(0.0), a == vec4(LOWEST));
+    let q = select(exp2(b - top), vec4(0.0), b == vec4(LOWEST));
+    put_weights(row, k8, p, q);
+    return dot(p + q, vec4(1.0));
+}
+
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
     let tile0 = first_tile_at(params.y_row0);
@@ -68,21 +96,23 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     // No group is beyond the last head, and a return would break the uniform flow that matrix operations need.
     let tile = tile_at(tile0 + group % tiles);
     let subgroup = lid / SUBGROUP;
-    let query0 = subgroup * SIDE;                              // the subgroup's first
-    let own = query0 + (lid % SUBGROUP) / LANES;               // the lane's
-    let part = lid % LANES;                                    // its share of it
-    let row = tile_row(tile, own);
-    let state = (select(row, params.y_row0, row == NO_ROW) - params.y_row0) * high(params.items_heads) * STATE4 + head * STATE4;
-
-    var m = LOWEST;
-    var l = 0.0;   // this lane's keys only, until the end
-    var acc: array<Sum, D_TILES>;
-    let base = query0 * S_PITCH;
+    let lane = lid % SUBGROUP;
+    let part = lane % LANES;                      // a lane's share of its row
+    let own = subgroup * SIDE + lane / LANES;     // its row: number in the tile, and place in `scores` and `weights`
+    let base = subgroup * SIDE * S_PITCH;
     let s_pitch = S_PITCH;
+    let kv_pitch = KV_PITCH * CELLS;
+    let p_pitch = P_PITCH * CELLS;
+
+    let row = tile_row(tile, own);
+    let state = ((select(row, params.y_row0, row == NO_ROW) - params.y_row0) * high(params.items_heads) + head) * STATE4;
+    var top = LOWEST;
+    var sum = 0.0;                                // of this lane's keys only, until the end
+    var acc: array<Sum, ACC>;
     if (CARRY_IN) {
-        m = load_state(state).x;
-        l = load_state(state + 1u)[part];
-        for (var d = 0u; d < D_TILES; d++) {
+        top = load_state(state).x;
+        sum = load_state(state + 1u)[part];
+        #unroll d D_TILES
             workgroupBarrier();
             for (var c = part; c < SIDE / 4u; c += LANES) {
                 let d4 = d * SIDE / 4u + c;
@@ -90,126 +120,133 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
             }
             workgroupBarrier();
             acc[d] = coopLoadT<Sum>(&scores[base], s_pitch);
-        }
+        #end
     }
 
-    let kv_pitch = KV_PITCH * CELLS;
-    let p_pitch = P_PITCH * CELLS;
     for (var source = 0u; source < SOURCES; source++) {
         let keys = keys_of(tile, source);
-        var q: array<Left, Q_CHUNKS * K_TILES>;
-        for (var chunk = 0u; chunk < Q_CHUNKS; chunk++) {
+        var q: array<Left, ACC>;
+        #unroll chunk Q_CHUNKS
             workgroupBarrier();
-            for (var e = lid; e < BLOCK_Q * BLOCK_K / 4u; e += WG) {
-                let n = e / (BLOCK_K / 4u);
-                let d4 = chunk * BLOCK_K / 4u + e % (BLOCK_K / 4u);
-                let at = tile_row(tile, n);
-                var v = vec4<f16>();
-                if (at != NO_ROW && d4 < D4) { v = vec4<f16>(query_for(tile, keys.text, at, head, d4)); }
-                put_weights(n, e % (BLOCK_K / 4u), v);
+            for (var e = lane; e < SIDE * P8; e += SUBGROUP) {
+                let at = tile_row(tile, subgroup * SIDE + e / P8);
+                let d8 = chunk * P8 + e % P8;
+                var a = vec4(0.0);
+                var b = vec4(0.0);
+                if (at != NO_ROW && d8 < D8) {
+                    a = query_for(tile, keys.text, at, head, 2u * d8);
+                    b = query_for(tile, keys.text, at, head, 2u * d8 + 1u);
+                }
+                put_weights(subgroup * SIDE + e / P8, e % P8, a, b);
             }
             workgroupBarrier();
-            for (var n = 0u; n < K_TILES; n++) {
-                let at = query0 * p_pitch + n * SIDE / 4u * CELLS;
+            #unroll n K_TILES
+                let at = (subgroup * SIDE * P_PITCH + n * SIDE / 8u) * CELLS;
                 q[chunk * K_TILES + n] = coopLoadT<Left>(&weights[at], p_pitch);
-            }
-        }
+            #end
+        #end
 
+        var next: Next;
+        send(&next, keys, keys.begin, head, lid);
         for (var t0 = keys.begin; t0 < keys.end; t0 += BLOCK_K) {
             workgroupBarrier();
-            if (lid == 0u) { raised = 0u; }
-            for (var e = lid; e < BLOCK_K * ROW4; e += WG) {
-                let d4 = e % ROW4;
-                let t = t0 + e / ROW4;
-                var k = vec4<f16>();
-                if (t < keys.end && d4 < D4) { k = key(keys.text, key_row(keys, t), head, d4); }
-                put_kv(e / ROW4, d4, k);
-            }
-            workgroupBarrier();
-            for (var n = 0u; n < K_TILES; n++) {
-                var s: Sum;
-                for (var d = 0u; d < D_TILES; d++) {
-                    let from_k = n * SIDE * kv_pitch + d * SIDE / 4u * CELLS;
-                    s = coopMultiplyAdd(q[d], coopLoad<Right>(&tile_kv[from_k], kv_pitch), s);
+            if (lid == 0u) { raised.x = 0u; }
+            #unroll i KV_LOADS
+                let e = lid + i * WG;
+                if (BLOCK_K * ROW8 % WG == 0u || e < BLOCK_K * ROW8) {
+                    put_k(e / ROW8, e % ROW8, next.k[i]);
+                    put_v(e / ROW8, e % ROW8, next.v[i]);
                 }
-                let at = base + n * SIDE;
-                coopStoreT(s, &scores[at], s_pitch);
-            }
+            #end
             workgroupBarrier();
-            for (var e = lid; e < BLOCK_K * ROW4; e += WG) {
-                let d4 = e % ROW4;
-                let t = t0 + e / ROW4;
-                var v = vec4<f16>();
-                if (t < keys.end && d4 < D4) { v = value(keys.text, key_row(keys, t), head, d4); }
-                put_kv(e / ROW4, d4, v);
-            }
+            send(&next, keys, t0 + BLOCK_K, head, lid);
 
+            var s: array<Sum, K_TILES>;
+            #unroll n K_TILES
+                #unroll d D_TILES
+                    let at = (n * SIDE * KV_PITCH + d * SIDE / 8u) * CELLS;
+                    let k = coopLoad<Right>(&tile_k[at], kv_pitch);
+                    s[n] = coopMultiplyAdd(q[d], k, s[n]);
+                #end
+            #end
+            var p: array<Left, K_TILES>;
+            #unroll n K_TILES
+                let at = base + n * SIDE;
+                coopStoreT(s[n], &scores[at], s_pitch);
+            #end
+            workgroupBarrier();
             // Keys beyond the end, or after the query, get a score that no maximum takes.
-            var s: array<vec4<f32>, OWN4>;
-            var top = LOWEST;
-            for (var i = 0u; i < OWN4; i++) {
-                let k4 = i * LANES + part;
+            var own_scores: array<vec4<f32>, OWN4>;
+            var highest = LOWEST;
+            #unroll i OWN4
+                let k4 = (i / 2u * LANES + part) * 2u + i % 2u;
                 let t = vec4(t0 + 4u * k4) + vec4(0u, 1u, 2u, 3u);
                 var seen = t < vec4(keys.end);
                 if (SCOPE == CAUSAL) { seen = seen & (t <= vec4(tile.first + own)); }
-                s[i] = select(vec4(LOWEST), score4(own, k4) * SCALE + bias_of(head, tile.first + own, t.x), seen);
-                top = max(top, max(max(s[i].x, s[i].y), max(s[i].z, s[i].w)));
-            }
-            top = row_max(top);
+                let v = select(vec4(LOWEST), score4(own, k4) * SCALE + bias_of(head, tile.first + own, t.x), seen);
+                highest = max(highest, max(max(v.x, v.y), max(v.z, v.w)));
+                own_scores[i] = v;
+            #end
+            highest = row_max(highest);
             var keep = 1.0;
-            if (top > m + RISE) {
-                if (m > LOWEST) {
-                    keep = exp2(m - top);
-                    raised = 1u;
+            if (highest > top + RISE) {
+                if (top > LOWEST) {
+                    keep = exp2(top - highest);
+                    raised.x = 1u;
                 }
-                m = top;
-                l *= keep;
+                top = highest;
+                sum *= keep;
             }
-            for (var i = 0u; i < OWN4; i++) {
-                let p = vec4<f16>(select(exp2(s[i] - m), vec4(0.0), s[i] == vec4(LOWEST)));
-                put_weights(own, i * LANES + part, p);
-                l += dot(vec4<f32>(p), vec4(1.0));
-            }
-            if (workgroupUniformLoad(&raised) != 0u) {
-                for (var d = 0u; d < D_TILES; d++) {
+            #unroll i OWN8
+                sum += weigh(own_scores[2u * i], own_scores[2u * i + 1u], top, own, i * LANES + part);
+            #end
+            workgroupBarrier();
+            #unroll n K_TILES
+                let at = (subgroup * SIDE * P_PITCH + n * SIDE / 8u) * CELLS;
+                p[n] = coopLoadT<Left>(&weights[at], p_pitch);
+            #end
+            if (workgroupUniformLoad(&raised).x != 0u) {
+                #unroll d D_TILES
                     workgroupBarrier();
                     coopStoreT(acc[d], &scores[base], s_pitch);
                     workgroupBarrier();
                     for (var c = part; c < SIDE / 4u; c += LANES) { put_score4(own, c, score4(own, c) * keep); }
                     workgroupBarrier();
                     acc[d] = coopLoadT<Sum>(&scores[base], s_pitch);
-                }
+                #end
             }
-            for (var n = 0u; n < K_TILES; n++) {
-                let from_p = query0 * p_pitch + n * SIDE / 4u * CELLS;
-                let p = coopLoadT<Left>(&weights[from_p], p_pitch);
-                for (var d = 0u; d < D_TILES; d++) {
-                    let from_v = n * SIDE * kv_pitch + d * SIDE / 4u * CELLS;
-                    acc[d] = coopMultiplyAdd(p, coopLoadT<Right>(&tile_kv[from_v], kv_pitch), acc[d]);
-                }
-            }
+            #unroll n K_TILES
+                #unroll d D_TILES
+                    let at = (n * SIDE * KV_PITCH + d * SIDE / 8u) * CELLS;
+                    let v = coopLoadT<Right>(&tile_v[at], kv_pitch);
+                    acc[d] = coopMultiplyAdd(p[n], v, acc[d]);
+                #end
+            #end
         }
     }
 
     if (CARRY_OUT) {
         var sums: vec4<f32>;
-        for (var i = 0u; i < LANES; i++) { sums[i] = subgroupShuffle(l, lid % SUBGROUP - part + i); }
+        for (var i = 0u; i < LANES; i++) { sums[i] = subgroupShuffle(sum, lane - part + i); }
         if (row != NO_ROW && part == 0u) {
-            store_state(state, vec4(m, 0.0, 0.0, 0.0));
+            store_state(state, vec4(top, 0.0, 0.0, 0.0));
             store_state(state + 1u, sums);
         }
     }
-    let sum = row_sum(l);
-    let norm = select(0.0, 1.0 / sum, sum > 0.0);
-    for (var d = 0u; d < D_TILES; d++) {
+    let whole = row_sum(sum);
+    let norm = select(0.0, 1.0 / whole, whole > 0.0);
+    #unroll chunk Q_CHUNKS
         workgroupBarrier();
-        coopStoreT(acc[d], &scores[base], s_pitch);
+        #unroll n K_TILES
+            let at = base + n * SIDE;
+            coopStoreT(acc[chunk * K_TILES + n], &scores[at], s_pitch);
+        #end
         workgroupBarrier();
-        for (var c = part; c < SIDE / 4u; c += LANES) {
-            let d4 = d * SIDE / 4u + c;
+        for (var c = part; c < BLOCK_K / 4u; c += LANES) {
+            let d4 = chunk * BLOCK_K / 4u + c;
             if (row != NO_ROW && d4 < D4) {
                 if (CARRY_OUT) { store_state(state + 2u + d4, score4(own, c)); } else { put(row, head, d4, score4(own, c) * norm); }
             }
         }
-    }
+    #end
 }

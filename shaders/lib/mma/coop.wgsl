@@ -1,49 +1,56 @@
 // Engine `coop`: for GPUs with matrix units. A workgroup of SM × SN subgroups makes a tile of BM rows × BN weight columns,
-// each subgroup TM × TN matrices of it. It walks along k in steps of BK4 vec4s: the slices of both operands go through
+// each subgroup TM × TN matrices of it. It walks along k in steps of K8 octets: the slices of both operands go through
 // workgroup memory as halves, the next ones are on their way in registers meanwhile. Sums are f32.
-// A pitch of two vec4s more than a slice starts rows at multiples of 16 bytes, as matrix loads ask for, in other banks.
+// Rows of a slice begin an octet later in the banks than the row before. Loops over matrices and loads are unrolled here:
+// drivers that keep an index at run time keep the array in memory too, at a third of the speed.
 // Matrices are opaque: for the epilogue each goes through workgroup memory once more, as f32.
 #import side
 #import cells
-const BK4: u32 = 8u;
-const PITCH: u32 = BK4 + 2u;
+const PITCH: u32 = K8 + 1u;
 const BM: u32 = SM * TM * SIDE;
 const BN: u32 = SN * TN * SIDE;
-const THREADS: u32 = SM * SN * SUBGROUP;
-const STRIDE: u32 = THREADS / BK4;
-const A_LOADS: u32 = (BM + STRIDE - 1u) / STRIDE;
-const W_LOADS: u32 = (BN + STRIDE - 1u) / STRIDE;
+const STRIDE: u32 = WG / K8;
 const BAND: u32 = 8u;            // rows of tiles that are worked on side by side, for what they share in the cache
-const OUT_PITCH: u32 = SIDE + 4u;
+const OUT_PITCH: u32 = SIDE + 8u;
 var<workgroup> a_slice: array<Cell, BM * PITCH * CELLS>;
 var<workgroup> w_slice: array<Cell, BN * PITCH * CELLS>;
 var<workgroup> results: array<f32, SM * SN * SIDE * OUT_PITCH>;
 
-fn put_a(row: u32, k: u32, v: vec4<f16>) {
+fn put_a(row: u32, k: u32, v: mat2x4<f16>) {
     let c = cells(v);
     for (var i = 0u; i < CELLS; i++) { a_slice[(row * PITCH + k) * CELLS + i] = c[i]; }
 }
-fn put_w(row: u32, k: u32, v: vec4<f16>) {
+fn put_w(row: u32, k: u32, v: mat2x4<f16>) {
     let c = cells(v);
     for (var i = 0u; i < CELLS; i++) { w_slice[(row * PITCH + k) * CELLS + i] = c[i]; }
 }
 fn result4(i: u32) -> vec4<f32> { return vec4(results[i], results[i + 1u], results[i + 2u], results[i + 3u]); }
 
-fn steps_per_tap() -> u32 { return (params.c4 + BK4 - 1u) / BK4; }
+// What a thread loads of the slices: octet c of rows under a tap, and of weights.
+struct Loader { tap: u32, c: u32, row: array<ARow, A_LOADS>, a: array<u32, A_LOADS>, w: array<u32, W_LOADS> }
+struct Slices { a: array<mat2x4<f16>, A_LOADS>, w: array<mat2x4<f16>, W_LOADS> }
 
-// A thread's part of the slices of one step, zero beyond the end of k.
-struct Slices { a: array<vec4<f16>, A_LOADS>, w: array<vec4<f16>, W_LOADS> }
-fn send(next: ptr<function, Slices>, a: array<ARow, A_LOADS>, w: array<u32, W_LOADS>, step: u32, kk: u32) {
-    let tap = step / steps_per_tap();
-    let c = (step % steps_per_tap()) * BK4 + kk;
-    let inside = c < params.c4;
-    for (var i = 0u; i < A_LOADS; i++) {
-        (*next).a[i] = vec4<f16>();
-        if (inside) { (*next).a[i] = a_load(a_tap(a[i], tap), c); }
-    }
-    for (var i = 0u; i < W_LOADS; i++) {
-        (*next).w[i] = vec4<f16>();
-        if (inside) { (*next).w[i] = load_w(w[i] + tap * params.c4 + c); }
+// Sends for a thread's part of the next slices. Beyond the end of k rows are zero, and weights whatever is finite.
+fn send(loader: ptr<function, Loader>, next: ptr<function, Slices>, kk: u32) {
+    let c8 = params.c4 / 2u;
+    let c = select(min((*loader).c, c8 - 1u), (*loader).c, WHOLE_STEPS);
+    #unroll i A_LOADS
+        (*next).a[i] = a_load8((*loader).a[i], c);
+        if (!WHOLE_STEPS && (*loader).c >= c8) { (*next).a[i] = mat2x4<f16>(); }
+    #end
+    #unroll i W_LOADS
+        (*next).w[i] = load8_w((*loader).w[i] + c);
+    #end
+    (*loader).c += K8;
+    if (TAPS > 1u && (*loader).c - kk >= c8) {
+        (*loader).c = kk;
+        (*loader).tap += 1u;
+        #unroll i A_LOADS
+            (*loader).a[i] = a_tap((*loader).row[i], (*loader).tap);
+        #end
+        #unroll i W_LOADS
+            (*loader).w[i] += c8;
+        #end
     }
 }
 
@@ -58,66 +65,75 @@ fn gemm(group: u32, lid: u32) {
     let band_rows = min(BAND, tiles_m - band * BAND);
     let row0 = (band * BAND + in_band % band_rows) * BM;
     let col0 = (in_band / band_rows) * BN;
-    let kk = lid % BK4;       // the vec4 of each step that this thread loads
-    let first = lid / BK4;    // the first of the rows and columns that it loads
-    let k4 = TAPS * params.c4;
+    let kk = lid % K8;       // the octet of each step that this thread loads
+    let first = lid / K8;    // the first of the rows and columns that it loads
+    let c8 = params.c4 / 2u;
     let subgroup = lid / SUBGROUP;
     let lane = lid % SUBGROUP;
     let own_row = (subgroup / SN) * TM * SIDE;
     let own_col = (subgroup % SN) * TN * SIDE;
 
-    var a: array<ARow, A_LOADS>;
-    for (var i = 0u; i < A_LOADS; i++) { a[i] = a_begin(min(row0 + first + i * STRIDE, params.rows - 1u)); }
-    var w: array<u32, W_LOADS>;
-    for (var i = 0u; i < W_LOADS; i++) { w[i] = min(col0 + first + i * STRIDE, 4u * cols4 - 1u) * k4; }
+    var loader: Loader;
+    loader.c = kk;
+    #unroll i A_LOADS
+        loader.row[i] = a_begin(min(row0 + first + i * STRIDE, params.rows - 1u));
+        loader.a[i] = a_tap(loader.row[i], 0u);
+    #end
+    #unroll i W_LOADS
+        loader.w[i] = min(col0 + first + i * STRIDE, 4u * cols4 - 1u) * TAPS * c8;
+    #end
 
     var acc: array<array<Sum, TN>, TM>;
     var next: Slices;
-    let steps = TAPS * steps_per_tap();
+    let steps = TAPS * ((c8 + K8 - 1u) / K8);
     let stride = PITCH * CELLS;
-    send(&next, a, w, 0u, kk);
+    send(&loader, &next, kk);
     // Round s stores slice s, sends for the next one and multiplies slice s.
     for (var s = 0u; s < steps; s++) {
         workgroupBarrier();
-        for (var i = 0u; i < A_LOADS; i++) {
+        #unroll i A_LOADS
             if (BM % STRIDE == 0u || first + i * STRIDE < BM) { put_a(first + i * STRIDE, kk, next.a[i]); }
-        }
-        for (var i = 0u; i < W_LOADS; i++) {
+        #end
+        #unroll i W_LOADS
             if (BN % STRIDE == 0u || first + i * STRIDE < BN) { put_w(first + i * STRIDE, kk, next.w[i]); }
-        }
+        #end
         workgroupBarrier();
-        if (s + 1u < steps) { send(&next, a, w, s + 1u, kk); }
-        for (var k = 0u; k < BK4; k += SIDE / 4u) {
+        if (s + 1u < steps) { send(&loader, &next, kk); }
+        #unroll k K_TILES
+            let at_k = k * (SIDE / 8u) * CELLS;
             var right: array<Right, TN>;
-            for (var n = 0u; n < TN; n++) {
-                let at = (own_col + n * SIDE) * stride + k * CELLS;
+            #unroll n TN
+                let at = (own_col + n * SIDE) * stride + at_k;
                 right[n] = coopLoad<Right>(&w_slice[at], stride);
-            }
-            for (var m = 0u; m < TM; m++) {
-                let at = (own_row + m * SIDE) * stride + k * CELLS;
+            #end
+            #unroll m TM
+                let at = (own_row + m * SIDE) * stride + at_k;
                 let left = coopLoadT<Left>(&a_slice[at], stride);
-                for (var n = 0u; n < TN; n++) { acc[m][n] = coopMultiplyAdd(left, right[n], acc[m][n]); }
-            }
-        }
+                #unroll n TN
+                    acc[m][n] = coopMultiplyAdd(left, right[n], acc[m][n]);
+                #end
+            #end
+        #end
     }
 
     let base = subgroup * SIDE * OUT_PITCH;
     let out_pitch = OUT_PITCH;
     let quads = SIDE / (4u * pair);   // vec4s of the result in a row of a matrix
-    for (var m = 0u; m < TM; m++) {
-        for (var n = 0u; n < TN; n++) {
+    #unroll n TN
+        let col4 = (col0 + own_col + n * SIDE) / (4u * pair) + lane % quads;
+        let inside = col4 < cols4 / pair;
+        let column = column_begin(min(col4, cols4 / pair - 1u));
+        #unroll m TM
             workgroupBarrier();
             coopStoreT(acc[m][n], &results[base], out_pitch);
             workgroupBarrier();
-            for (var i = lane; i < SIDE * quads; i += SUBGROUP) {
-                let row = row0 + own_row + m * SIDE + i / quads;
-                let col4 = (col0 + own_col + n * SIDE) / (4u * pair) + i % quads;
-                if (row < params.rows && col4 < cols4 / pair) {
-                    let at = base + (i / quads) * OUT_PITCH + (i % quads) * 4u * pair;
-                    let column = column_begin(col4);
+            for (var i = lane / quads; i < SIDE; i += SUBGROUP / quads) {
+                let row = row0 + own_row + m * SIDE + i;
+                if (inside && row < params.rows) {
+                    let at = base + i * OUT_PITCH + (lane % quads) * 4u * pair;
                     finish(row, column, finished(row, column, result4(at), result4(at + 4u * (pair - 1u))));
                 }
             }
-        }
-    }
+        #end
+    #end
 }

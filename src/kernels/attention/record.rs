@@ -5,10 +5,10 @@ use std::ops::Range;
 use bytemuck::NoUninit;
 
 use super::check::check;
-use super::tiling::{Engine, Problem, Scope, Tiling, tiling};
+use super::tiling::{CoopTile, Engine, Problem, Scope, Tiling, tiling};
 use super::{Attention, AttentionScope, PatchGeometry};
 use crate::error::Result;
-use crate::gpu::Caps;
+use crate::gpu::{Caps, Coop};
 use crate::graph::{Graph, Launch, STEP, Window};
 use crate::shader::{Elem, KernelSpec, Variant};
 use crate::tensor::{DType, Shape, Tensor};
@@ -83,7 +83,7 @@ fn choose(caps: &Caps, a: &Attention, p: &Problem, carry: Carry, out: DType) -> 
     let paired = p.paired && matches!(tiling.engine, Engine::Lanes | Engine::Wide);
     let elem = |dtype| if paired { caps.elem_pairs(dtype) } else { caps.elem(dtype) };
     let elem_in = |dtype| match tiling.engine {
-        Engine::Coop(_) => Elem::Half,
+        Engine::Coop(_) => Elem::Octets,
         _ => elem(dtype),
     };
     let kv = elem_in(a.k.tensor.dtype);
@@ -96,7 +96,7 @@ fn choose(caps: &Caps, a: &Attention, p: &Problem, carry: Carry, out: DType) -> 
         _ => ("none", 0),
     };
     let variant = match tiling.engine {
-        Engine::Coop(c) => Variant::new().coop(c.side, c.subgroup, c.scalars),
+        Engine::Coop(t) => units(t),
         _ => Variant::new(),
     };
     variant
@@ -131,6 +131,24 @@ fn choose(caps: &Caps, a: &Attention, p: &Problem, carry: Carry, out: DType) -> 
         .elem("turn", caps.elem(DType::F32))
         .elem("bias", caps.elem(DType::F32))
         .elem("state", caps.elem(DType::F32))
+}
+
+/// The constants of `attend/coop.wgsl`.
+fn units(t: CoopTile) -> Variant {
+    let Coop { side, subgroup, scalars } = t.coop;
+    let (k_tiles, d_tiles) = (t.block_k / side, t.dim / side);
+    let own4 = t.block_k / (4 * (subgroup / side));
+    Variant::new()
+        .coop(side, subgroup, scalars)
+        .num("WG", t.invocations())
+        .num("BLOCK_K", t.block_k)
+        .num("K_TILES", k_tiles)
+        .num("D_TILES", d_tiles)
+        .num("Q_CHUNKS", d_tiles.div_ceil(k_tiles))
+        .num("ACC", d_tiles.next_multiple_of(k_tiles))
+        .num("OWN4", own4)
+        .num("OWN8", own4 / 2)
+        .num("KV_LOADS", (t.block_k * t.dim / 8).div_ceil(t.invocations()))
 }
 
 /// Records attention per head; the result has q's rows and `count × dim` channels.

@@ -12,7 +12,19 @@ pub enum Engine {
     Lanes,
     Wide,
     Columns,
-    Coop(Coop),
+    Coop(CoopTile),
+}
+
+/// The tile of `attend/coop.wgsl`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CoopTile {
+    pub coop: Coop,
+    /// Each takes as many queries as a matrix has rows.
+    pub subgroups: u32,
+    /// Keys of a tile.
+    pub block_k: u32,
+    /// Channels of a head, padded to whole matrices.
+    pub dim: u32,
 }
 
 /// How queries are arranged, and thus which keys they see.
@@ -57,13 +69,42 @@ const TILE_SLICE4: u32 = 32;
 
 /// The widest head whose accumulator fits a subgroup's registers in `coop`.
 const COOP_D4: u32 = 32;
-/// Keys of a tile in `tile` and `coop`.
+/// Keys of a tile in `tile`.
 const BLOCK_K: u32 = 32;
 
-/// Workgroup memory of `coop`: keys or values and probabilities as halves, scores as f32, rows padded.
-fn coop_bytes(coop: Coop, block_q: u32, dim: u32) -> u32 {
-    let head = dim.next_multiple_of(coop.side) + 8;
-    2 * BLOCK_K * head + 2 * block_q * (BLOCK_K + 8) + 4 * block_q * (BLOCK_K + 4) + 4
+impl CoopTile {
+    /// The largest tile within the limits that queries which share `sharing` rows fill.
+    fn choose(caps: &Caps, coop: Coop, dim: u32, sharing: u32) -> Option<Self> {
+        let padded = dim.next_multiple_of(coop.side);
+        // Measured on an NVIDIA H200: more subgroups hide more than two matrices of queries each, or longer tiles, save.
+        // A software device only tests: its compiler unrolls every product.
+        let (most, block_k) = match padded {
+            _ if coop.subgroup < 16 => (4, 16),
+            0..=64 => (8, 32),
+            _ => (4, 32),
+        };
+        let most = sharing.div_ceil(coop.side).min(most);
+        (1..=most).rev().map(|subgroups| Self { coop, subgroups, block_k, dim: padded }).find(|t| {
+            t.invocations() <= caps.limits.invocations && t.bytes() <= caps.limits.workgroup_bytes
+        })
+    }
+
+    pub fn invocations(self) -> u32 {
+        self.subgroups * self.coop.subgroup
+    }
+
+    fn block_q(self) -> u32 {
+        self.subgroups * self.coop.side
+    }
+
+    /// Workgroup memory: keys, values and probabilities as halves, scores as f32, rows padded; a flag.
+    fn bytes(self) -> u32 {
+        let rows = self.subgroups * self.coop.side;
+        4 * self.block_k * (self.dim + 8)
+            + 2 * rows * (self.block_k + 8)
+            + 4 * rows * (self.block_k + 8)
+            + 16
+    }
 }
 
 /// The engine and tile that suit a device.
@@ -93,11 +134,10 @@ pub fn tiling(caps: &Caps, p: &Problem) -> Tiling {
         return Tiling { engine: Engine::Wide, block_q: sharing.min(8), slice4: d4 };
     }
     let block_q = [16, 32].into_iter().find(|b| *b >= sharing).unwrap_or(64);
-    if let Some(coop) = caps.coop.filter(|_| p.halves && d4 <= COOP_D4)
-        && block_q / coop.side * coop.subgroup <= caps.limits.invocations
-        && coop_bytes(coop, block_q, p.heads.dim) <= caps.limits.workgroup_bytes
+    if let Some(coop) = caps.coop.filter(|_| p.halves && p.paired && d4 <= COOP_D4)
+        && let Some(tile) = CoopTile::choose(caps, coop, p.heads.dim, sharing)
     {
-        return Tiling { engine: Engine::Coop(coop), block_q, slice4: d4 };
+        return Tiling { engine: Engine::Coop(tile), block_q: tile.block_q(), slice4: d4 };
     }
     Tiling { engine: Engine::Tile, block_q, slice4: d4.min(TILE_SLICE4) }
 }
@@ -106,7 +146,8 @@ impl Tiling {
     /// Keys of a tile.
     pub(super) fn block_k(&self) -> u32 {
         match self.engine {
-            Engine::Tile | Engine::Coop(_) => BLOCK_K,
+            Engine::Tile => BLOCK_K,
+            Engine::Coop(t) => t.block_k,
             Engine::Lanes | Engine::Wide => LANES,
             Engine::Columns => 1,
         }
