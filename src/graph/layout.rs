@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::liveness::{Lifetime, assign};
 use super::record::{Graph, Origin};
+use super::schedule::{Turn, schedule};
 use super::split::{Chunk, band_rows, crosses, split};
 use crate::error::Result;
 use crate::gpu::Limits;
@@ -17,11 +18,13 @@ pub struct Layout {
     pub places: Vec<Place>,
     /// For every op the chunks it is cut into.
     pub chunks: Vec<Vec<Chunk>>,
+    /// The order in which they run.
+    pub turns: Vec<Turn>,
     /// Bytes of the buffers that windows crossing from band to band are gathered in, by operand.
     pub scratch: Vec<u64>,
     /// For every weight that the graph reads the end of its bytes in its slab.
     weight_ends: Vec<u64>,
-    /// Bytes of the activations that are alive at the fullest op: no plan can need less.
+    /// Bytes of the activations that are alive at the fullest turn: no plan can need less.
     pub live_bytes: u64,
 }
 
@@ -67,7 +70,9 @@ impl Layout {
     pub fn new(graph: &Graph, limits: &Limits) -> Result<Self> {
         let chunks =
             graph.ops.iter().map(|op| split(graph, op, limits)).collect::<Result<Vec<_>>>()?;
+        let turns = schedule(graph, &chunks);
         let mut layout = Self {
+            turns,
             buffers: Vec::new(),
             places: vec![Place::Nowhere; graph.tensors.len()],
             chunks,
@@ -134,29 +139,45 @@ impl Layout {
     }
 
     fn place(&mut self, graph: &Graph, limits: &Limits) -> Result<()> {
-        let mut spans: Vec<Option<(usize, usize)>> = vec![None; graph.tensors.len()];
-        for (i, op) in graph.ops.iter().enumerate() {
-            for tensor in op.operands.iter().filter_map(|o| o.tensor) {
-                let span = &mut spans[tensor.id as usize];
-                *span = Some((span.map_or(i, |s| s.0), i));
-            }
-        }
         let bands_of = |tensor: Tensor, name: &str| -> Result<(u32, Vec<u64>)> {
-            let origin = graph.origin(tensor);
-            let size = band_rows(tensor, origin, limits.buffer_bytes).map_err(|e| e.at(name))?;
+            let limit = graph.band_bytes(tensor, limits.buffer_bytes);
+            let size = band_rows(tensor, graph.origin(tensor), limit).map_err(|e| e.at(name))?;
             let rows = tensor.shape.rows();
             let starts = (0..rows.div_ceil(size)).map(|b| b * size);
             let bytes = starts.map(|s| u64::from(size.min(rows - s)) * tensor.row_bytes());
             Ok((size, bytes.collect()))
         };
+        let mut sizes = vec![1; graph.tensors.len()];
+        let mut spans: Vec<Vec<Option<(usize, usize)>>> = vec![Vec::new(); graph.tensors.len()];
+        for (tensor, origin, name) in &graph.tensors {
+            if *origin == Origin::Planned {
+                let (size, bytes) = bands_of(*tensor, name)?;
+                sizes[tensor.id as usize] = size;
+                spans[tensor.id as usize] = vec![None; bytes.len()];
+            }
+        }
+        for (now, turn) in self.turns.iter().enumerate() {
+            let bound = &self.chunks[turn.op][turn.chunk].bound;
+            for (operand, rows) in graph.ops[turn.op].operands.iter().zip(bound) {
+                let Some(tensor) = operand.tensor.filter(|_| !rows.is_empty()) else { continue };
+                let size = sizes[tensor.id as usize];
+                let touched = (rows.start / size) as usize..=((rows.end - 1) / size) as usize;
+                for span in spans[tensor.id as usize].get_mut(touched).into_iter().flatten() {
+                    *span = Some((span.map_or(now, |s| s.0), now));
+                }
+            }
+        }
 
         let mut shared = Vec::new();
         let mut owners = Vec::new();
         for (tensor, origin, name) in &graph.tensors {
-            if let (Origin::Planned, Some((first, last))) = (origin, spans[tensor.id as usize]) {
+            let spans = &spans[tensor.id as usize];
+            if *origin == Origin::Planned && spans.iter().any(Option::is_some) {
                 let (rows, bytes) = bands_of(*tensor, name)?;
                 self.places[tensor.id as usize] = Place::Bands { rows, buffers: Vec::new() };
-                for bytes in bytes {
+                for (bytes, span) in bytes.into_iter().zip(spans) {
+                    // A band that nothing touches takes any buffer.
+                    let (first, last, bytes) = span.map_or((0, 0, 0), |(a, b)| (a, b, bytes));
                     shared.push(Lifetime { first, last, bytes });
                     owners.push(tensor.id as usize);
                 }
@@ -173,7 +194,7 @@ impl Layout {
                 self.buffers[*slot].label = graph.tensors[*owner].2.clone();
             }
         }
-        self.live_bytes = most_alive(&shared, graph.ops.len());
+        self.live_bytes = most_alive(&shared, self.turns.len());
 
         for (tensor, origin, name) in &graph.tensors {
             self.places[tensor.id as usize] = match origin {
@@ -214,10 +235,10 @@ impl Layout {
     }
 }
 
-/// The largest sum of bytes of lifetimes that share an op.
-fn most_alive(lifetimes: &[Lifetime], ops: usize) -> u64 {
-    let mut begins = vec![0u64; ops + 1];
-    let mut ends = vec![0u64; ops + 1];
+/// The largest sum of bytes of lifetimes that share a turn.
+fn most_alive(lifetimes: &[Lifetime], turns: usize) -> u64 {
+    let mut begins = vec![0u64; turns + 1];
+    let mut ends = vec![0u64; turns + 1];
     for l in lifetimes {
         begins[l.first] += l.bytes;
         ends[l.last + 1] += l.bytes;

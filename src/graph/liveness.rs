@@ -1,11 +1,11 @@
 //! Which tensors may share a buffer.
 
-/// The ops between which a tensor is alive, and its size.
+/// The turns between which a tensor, or a band of one, is alive, and its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lifetime {
-    /// The op that makes it.
+    /// The turn that makes it, or begins to.
     pub first: usize,
-    /// The last op that touches it. A tensor that ends where another begins must not share its
+    /// The last turn that touches it. A tensor that ends where another begins must not share its
     /// buffer: one buffer cannot be read and written by the same dispatch.
     pub last: usize,
     pub bytes: u64,

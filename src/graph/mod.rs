@@ -12,11 +12,12 @@ pub mod probe;
 mod record;
 mod replay;
 mod rows;
+mod schedule;
 mod split;
 
 pub use layout::{BufferSpec, Layout, Piece, Place, Source};
 pub use liveness::{Lifetime, assign};
 pub use plan::Plan;
-pub use record::{Graph, Launch, Op, OpBuilder, Operand, Origin, WeightRef, Window};
+pub use record::{Graph, Launch, Op, OpBuilder, Operand, Origin, Stream, WeightRef, Window};
 pub use replay::Pulse;
 pub use split::{Chunk, STEP, band_rows, split};

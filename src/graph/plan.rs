@@ -7,6 +7,7 @@ use super::layout::{Layout, Piece, Source};
 use super::record::{Graph, Op};
 use super::replay::Pulse;
 use super::rows::{decode_rows, encode_rows};
+use super::schedule::Turn;
 use super::split::Chunk;
 use crate::error::{Error, Result};
 use crate::gpu::{DeviceTensor, Gpu, Pipeline, Slabs};
@@ -281,7 +282,13 @@ impl<'a> Site<'a> {
 
     fn steps(&self, graph: &Graph) -> Result<Vec<Step>> {
         let mut steps = Vec::new();
-        for (index, (op, chunks)) in graph.ops.iter().zip(&self.layout.chunks).enumerate() {
+        let cells: Vec<f64> =
+            self.layout.chunks.iter().map(|chunks| chunks.iter().map(work_of).sum()).collect();
+        let mut last = None;
+        let mut gathered = Vec::new();
+        for Turn { op: index, chunk } in &self.layout.turns {
+            let op = &graph.ops[*index];
+            let chunk = &self.layout.chunks[*index][*chunk];
             let pipeline = self.gpu.pipeline(op.spec, &op.variant).map_err(|e| e.at(&op.label))?;
             if pipeline.bindings.len() != op.operands.len() {
                 return Err(Error::internal(format!(
@@ -291,14 +298,13 @@ impl<'a> Site<'a> {
                     pipeline.bindings.len()
                 )));
             }
-            let cells: f64 = chunks.iter().map(work_of).sum();
-            let mut gathered = vec![0..0; op.operands.len()];
-            for chunk in chunks {
-                if let Some(mut step) = self.step(&pipeline, op, chunk, &mut gathered)? {
-                    step.op = index;
-                    step.flops = op.flops as f64 * work_of(chunk) / cells.max(1.0);
-                    steps.push(step);
-                }
+            if last.replace(*index) != Some(*index) {
+                gathered = vec![0..0; op.operands.len()];
+            }
+            if let Some(mut step) = self.step(&pipeline, op, chunk, &mut gathered)? {
+                step.op = *index;
+                step.flops = op.flops as f64 * work_of(chunk) / cells[*index].max(1.0);
+                steps.push(step);
             }
         }
         Ok(steps)

@@ -1,11 +1,11 @@
 //! The list of operations that a model records.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use bytemuck::{NoUninit, bytes_of};
 
-use super::split::{Chunk, STEP};
+use super::split::{Chunk, STEP, wanted};
 use crate::error::{Error, Result};
 use crate::gpu::Caps;
 use crate::shader::{KernelSpec, Variant};
@@ -105,6 +105,15 @@ pub struct Op {
     pub launch: LaunchFn,
 }
 
+/// How a graph of large tensors does with little memory; see [`Graph::stream`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stream {
+    /// Bytes of a band at most.
+    pub band_bytes: u64,
+    /// Larger tensors should be computed again for each use.
+    pub kept_bytes: u64,
+}
+
 /// Tensors and the ops that make them, in order.
 pub struct Graph {
     caps: Caps,
@@ -112,6 +121,9 @@ pub struct Graph {
     pub(crate) ops: Vec<Op>,
     weights: HashMap<WeightRef, Tensor>,
     path: Vec<String>,
+    stream: Option<Stream>,
+    /// Tensors that some op reads most of at once.
+    read_at_once: HashSet<u32>,
 }
 
 impl Graph {
@@ -123,6 +135,33 @@ impl Graph {
             ops: Vec::new(),
             weights: HashMap::new(),
             path: Vec::new(),
+            stream: None,
+            read_at_once: HashSet::new(),
+        }
+    }
+
+    /// Lets tensors between ops lie in bands, unless an op reads most of one at once, each alive only from the first to the last chunk
+    /// that touches it, and chunks run when they are needed: more dispatches for less memory.
+    pub fn stream(&mut self, stream: Stream) {
+        self.stream = Some(stream);
+    }
+
+    pub(super) fn is_streamed(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    /// Bytes of the largest tensor that a model should keep rather than compute again.
+    pub fn kept_bytes(&self) -> u64 {
+        self.stream.map_or(u64::MAX, |s| s.kept_bytes)
+    }
+
+    /// Bytes of the largest buffer that a tensor may lie in, of a device whose largest is `buffer_bytes`.
+    pub(super) fn band_bytes(&self, tensor: Tensor, buffer_bytes: u64) -> u64 {
+        match (self.origin(tensor), self.stream) {
+            (Origin::Planned, Some(s)) if !self.read_at_once.contains(&tensor.id) => {
+                s.band_bytes.min(buffer_bytes)
+            }
+            _ => buffer_bytes,
         }
     }
 
@@ -289,6 +328,14 @@ impl OpBuilder<'_> {
     /// Records the op; `launch` gives the parameters and groups of each chunk.
     pub fn launch(mut self, launch: impl Fn(&Chunk) -> Launch + 'static) {
         self.op.launch = Box::new(launch);
+        let rows = 0..self.op.rows.min(self.op.row_step);
+        for (tensor, window) in self.op.operands.iter().filter_map(|o| Some((o.tensor?, &o.window)))
+        {
+            let read = wanted(window, tensor, &rows, &(0..self.op.cols.min(STEP)));
+            if 2 * read.len() as u64 > u64::from(tensor.shape.rows()) {
+                self.graph.read_at_once.insert(tensor.id);
+            }
+        }
         self.graph.ops.push(self.op);
     }
 }

@@ -124,7 +124,9 @@ struct Cutter<'a> {
 impl<'a> Cutter<'a> {
     fn new(graph: &Graph, op: &'a Op, limits: &'a Limits) -> Result<Self> {
         let rows = |o: &Operand| {
-            o.tensor.map_or(Ok(0), |t| band_rows(t, graph.origin(t), limits.buffer_bytes))
+            o.tensor.map_or(Ok(0), |t| {
+                band_rows(t, graph.origin(t), graph.band_bytes(t, limits.buffer_bytes))
+            })
         };
         let band_rows = op.operands.iter().map(rows).collect::<Result<_>>();
         Ok(Self { op, limits, band_rows: band_rows.map_err(|e| e.at(&op.label))? })
@@ -242,7 +244,13 @@ fn pieces(extent: u32, step: u32) -> Vec<Range<u32>> {
     (0..extent.div_ceil(step)).map(|i| i * step..((i + 1) * step).min(extent)).collect()
 }
 
-fn wanted(window: &Window, tensor: Tensor, rows: &Range<u32>, cols: &Range<u32>) -> Range<u32> {
+/// Rows of an operand that a chunk of the work touches.
+pub(super) fn wanted(
+    window: &Window,
+    tensor: Tensor,
+    rows: &Range<u32>,
+    cols: &Range<u32>,
+) -> Range<u32> {
     let all = tensor.shape.rows();
     let range = match window {
         Window::Whole => 0..all,

@@ -168,6 +168,20 @@ pub fn record(
     norm: GroupNorm,
     out: DType,
 ) -> Result<Tensor> {
+    let fold = record_statistics(g, x, x2, norm)?;
+    record_apply(g, x, x2, fold, norm, out)
+}
+
+/// Records the statistics of `[x | x2]` with the norm's weight folded in: `[items, 2, 1, channels]` f32.
+///
+/// # Errors
+/// As [`record`].
+pub fn record_statistics(
+    g: &mut Graph,
+    x: Tensor,
+    x2: Option<Tensor>,
+    norm: GroupNorm,
+) -> Result<Tensor> {
     let (c1, c2) = (x.shape.channels, x2.map_or(0, |t| t.shape.channels));
     let channels = c1 + c2;
     if norm.groups == 0 || !channels.is_multiple_of(norm.groups) {
@@ -254,6 +268,26 @@ pub fn record(
             )
         });
 
+    Ok(fold)
+}
+
+/// Records what [`record_statistics`] made of a tensor equal to `[x | x2]` applied to it.
+///
+/// # Errors
+/// More rows than the kernel counts.
+pub fn record_apply(
+    g: &mut Graph,
+    x: Tensor,
+    x2: Option<Tensor>,
+    fold: Tensor,
+    norm: GroupNorm,
+    out: DType,
+) -> Result<Tensor> {
+    let (c1, c2) = (x.shape.channels, x2.map_or(0, |t| t.shape.channels));
+    let channels = c1 + c2;
+    let rows_per_item = x.shape.rows_per_item();
+    let caps = g.caps().clone();
+    let across = if paired(&caps, x, x2) { channels / 8 } else { channels.div_ceil(4) };
     let y = g.tensor(x.shape.with_channels(channels), out);
     check_lanes(g, y)?;
     let each = rows_each(&caps, rows_per_item);

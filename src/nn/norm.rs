@@ -39,11 +39,26 @@ impl GroupNorm {
         self.record(g, x, x2, true)
     }
 
+    /// The statistics alone, for [`GroupNorm::apply_silu`].
+    pub fn statistics(&self, g: &mut Graph, x: Tensor) -> Result<Tensor> {
+        let norm = self.operands(g, true);
+        group_norm::record_statistics(g, x, None, norm)
+    }
+
+    /// Normalises by the statistics of a tensor equal to `x`, and applies SiLU.
+    pub fn apply_silu(&self, g: &mut Graph, x: Tensor, statistics: Tensor) -> Result<Tensor> {
+        let norm = self.operands(g, true);
+        group_norm::record_apply(g, x, None, statistics, norm, x.dtype)
+    }
+
     fn record(&self, g: &mut Graph, x: Tensor, x2: Option<Tensor>, silu: bool) -> Result<Tensor> {
-        let weight = g.weight(self.weight);
-        let bias = g.weight(self.bias);
-        let norm = group_norm::GroupNorm { weight, bias, groups: self.groups, eps: self.eps, silu };
+        let norm = self.operands(g, silu);
         group_norm::record(g, x, x2, norm, x.dtype)
+    }
+
+    fn operands(&self, g: &mut Graph, silu: bool) -> group_norm::GroupNorm {
+        let (weight, bias) = (g.weight(self.weight), g.weight(self.bias));
+        group_norm::GroupNorm { weight, bias, groups: self.groups, eps: self.eps, silu }
     }
 }
 

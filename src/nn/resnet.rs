@@ -66,4 +66,31 @@ impl ResnetBlock {
         };
         g.scope("conv2", |g| self.conv2.forward_add(g, h, shortcut))
     }
+
+    /// The same, alone and without a time embedding, for pictures of any size: `x` is recorded anew for each use, which
+    /// lets it be computed again instead of kept, and so is the block's own hidden tensor if it exceeds `most` bytes.
+    pub fn forward_again(
+        &self,
+        g: &mut Graph,
+        x: &dyn Fn(&mut Graph) -> Result<Tensor>,
+        most: u64,
+    ) -> Result<Tensor> {
+        let outer = x(g)?;
+        let statistics = g.scope("norm1", |g| self.norm1.statistics(g, outer))?;
+        let hidden = |g: &mut Graph| {
+            let h = x(g)?;
+            let h = g.scope("norm1", |g| self.norm1.apply_silu(g, h, statistics))?;
+            g.scope("conv1", |g| self.conv1.forward(g, h))
+        };
+        let h = hidden(g)?;
+        let statistics = g.scope("norm2", |g| self.norm2.statistics(g, h))?;
+        let h = if h.bytes() > most { hidden(g)? } else { h };
+        let h = g.scope("norm2", |g| self.norm2.apply_silu(g, h, statistics))?;
+        let outer = x(g)?;
+        let shortcut = match &self.conv_shortcut {
+            Some(conv) => g.scope("conv_shortcut", |g| conv.forward(g, outer))?,
+            None => outer,
+        };
+        g.scope("conv2", |g| self.conv2.forward_add(g, h, shortcut))
+    }
 }

@@ -3,7 +3,7 @@
 use super::model::{Loaded, Model};
 use crate::error::Result;
 use crate::gpu::{Caps, DeviceTensor, Gpu};
-use crate::graph::{Graph, Plan, Pulse};
+use crate::graph::{Graph, Plan, Pulse, Stream};
 use crate::models::vae::{Decoder, Encoder, VaeConfig};
 use crate::scalediff::{Codec, upsample_bicubic};
 use crate::tensor::{DType, Shape, Tensor};
@@ -39,16 +39,40 @@ impl VaeCodec {
     }
 }
 
+/// Tensors above this size are worth more dispatches.
+const STREAM_ABOVE: u64 = 512 << 20;
+
+/// What is computed again is a small part of a whole run, and memory decides whether it runs at all.
+const STREAM: Stream = Stream { band_bytes: 128 << 20, kept_bytes: 4 << 30 };
+
+/// Records a graph, and again as a streamed one if it has large tensors: autoencoders work on whole pictures, and at
+/// 4096² a single tensor takes 16 GiB.
+fn streamed_if_large<T>(
+    caps: &Caps,
+    record: impl Fn(&mut Graph) -> Result<T>,
+) -> Result<(Graph, T)> {
+    let mut g = Graph::new(caps.clone());
+    let made = record(&mut g)?;
+    if g.activations().all(|(tensor, _)| tensor.bytes() <= STREAM_ABOVE) {
+        return Ok((g, made));
+    }
+    let mut g = Graph::new(caps.clone());
+    g.stream(STREAM);
+    let made = record(&mut g)?;
+    Ok((g, made))
+}
+
 /// The graph of the decoder for latents of `shape`; with its input and its output.
 pub(super) fn record_decoder(
     caps: &Caps,
     decoder: &Decoder,
     shape: Shape,
 ) -> Result<(Graph, Tensor, Tensor)> {
-    let mut g = Graph::new(caps.clone());
-    let z = g.input("latents", shape, DType::F32);
-    let image = g.scope("vae.decoder", |g| decoder.forward(g, z))?;
-    g.output(image);
+    let (g, (z, image)) = streamed_if_large(caps, |g| {
+        let z = g.input("latents", shape, DType::F32);
+        let image = g.scope("vae.decoder", |g| decoder.forward(g, z))?;
+        Ok((z, g.output(image)))
+    })?;
     Ok((g, z, image))
 }
 
@@ -63,15 +87,16 @@ pub(super) fn record_encoder(
     shape: Shape,
     to: Option<(u32, u32)>,
 ) -> Result<(Graph, Tensor, Tensor, Fixed)> {
-    let mut g = Graph::new(caps.clone());
-    let mut fixed = Vec::new();
-    let image = g.input("image", shape, DType::F32);
-    let x = match to {
-        Some((height, width)) => upsample_bicubic(&mut g, image, height, width, &mut fixed)?,
-        None => image,
-    };
-    let mean = g.scope("vae.encoder", |g| encoder.forward(g, x))?;
-    g.output(mean);
+    let (g, (image, mean, fixed)) = streamed_if_large(caps, |g| {
+        let mut fixed = Vec::new();
+        let image = g.input("image", shape, DType::F32);
+        let x = match to {
+            Some((height, width)) => upsample_bicubic(g, image, height, width, &mut fixed)?,
+            None => image,
+        };
+        let mean = g.scope("vae.encoder", |g| encoder.forward(g, x))?;
+        Ok((image, g.output(mean), fixed))
+    })?;
     Ok((g, image, mean, fixed))
 }
 

@@ -211,3 +211,28 @@ impl Composer<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn composed(mma: &'static str, terms: &[&'static str]) -> Result<Composed> {
+        let spec = KernelSpec { name: "matmul", file: "gemm/matmul.wgsl" };
+        let operands = ["x", "w", "bias", "vector", "res", "y"];
+        let variant = operands.iter().fold(Variant::new(), |v, name| v.elem(name, Elem::F32));
+        let variant = variant.coop(16, 32, false).slot("mma", mma);
+        compose(&spec, &terms.iter().fold(variant, |v, name| v.num(name, 3)))
+    }
+
+    #[test]
+    fn blocks_are_repeated_and_left_out() {
+        let constants = ["A_LOADS", "W_LOADS", "K_TILES", "TM", "TN"];
+        let coop = composed("coop", &constants).unwrap();
+        assert!(coop.wgsl.contains("{ const m: u32 = 2u;") && !coop.wgsl.contains("m: u32 = 3u"));
+        assert!(coop.wgsl.contains("fn a_load8") && !coop.wgsl.contains('#'));
+        let line = coop.wgsl.lines().position(|l| l.contains("= coopMultiplyAdd(")).unwrap();
+        assert!(coop.origin(line + 1).starts_with("shaders/lib/mma/coop.wgsl:"));
+        assert!(!composed("tile", &[]).unwrap().wgsl.contains("a_load8"));
+        assert!(composed("coop", &constants[..4]).is_err());
+    }
+}

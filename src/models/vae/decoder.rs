@@ -70,20 +70,34 @@ impl Decoder {
         };
         x = g.scope("conv_in", |g| self.conv_in.forward(g, x))?;
         x = g.scope("mid_block", |g| self.mid.forward(g, x))?;
+        // What is enlarged last, and by what, where the result is computed for each use.
+        let mut enlarged: Option<(usize, &Conv2d)> = None;
+        let most = g.kept_bytes();
         for (i, (resnets, double)) in self.up.iter().enumerate() {
             for (j, resnet) in resnets.iter().enumerate() {
+                let input = |g: &mut Graph| match enlarged {
+                    Some((i, conv)) => doubled(g, i, conv, x),
+                    None => Ok(x),
+                };
                 x = g.scope(format!("up_blocks.{i}.resnets.{j}"), |g| {
-                    resnet.forward(g, x, None, None)
+                    resnet.forward_again(g, &input, most)
                 })?;
+                enlarged = None;
             }
-            if let Some(conv) = double {
-                let (height, width) = (2 * x.shape.height, 2 * x.shape.width);
-                x = g.scope(format!("up_blocks.{i}.upsamplers.0"), |g| {
-                    conv.forward_doubled(g, x, height, width)
-                })?;
+            match double {
+                Some(conv) if 4 * x.bytes() > most => enlarged = Some((i, conv)),
+                Some(conv) => x = doubled(g, i, conv, x)?,
+                None => {}
             }
         }
         x = g.scope("conv_norm_out", |g| self.conv_norm_out.forward_silu(g, x, None))?;
         g.scope("conv_out", |g| self.conv_out.forward_as(g, x, DType::F32))
     }
+}
+
+fn doubled(g: &mut Graph, level: usize, conv: &Conv2d, x: Tensor) -> Result<Tensor> {
+    let (height, width) = (2 * x.shape.height, 2 * x.shape.width);
+    g.scope(format!("up_blocks.{level}.upsamplers.0"), |g| {
+        conv.forward_doubled(g, x, height, width)
+    })
 }

@@ -72,12 +72,17 @@ impl Encoder {
 
     /// Records the encoder.
     pub fn forward(&self, g: &mut Graph, image: Tensor) -> Result<Tensor> {
-        let mut x = g.scope("conv_in", |g| self.conv_in.forward(g, image))?;
+        let conv_in = |g: &mut Graph| g.scope("conv_in", |g| self.conv_in.forward(g, image));
+        let mut x = conv_in(g)?;
+        let most = g.kept_bytes();
+        let mut again = x.bytes() > most;
         for (level, (resnets, halve)) in self.down.iter().enumerate() {
             for (i, resnet) in resnets.iter().enumerate() {
+                let input = |g: &mut Graph| if again { conv_in(g) } else { Ok(x) };
                 x = g.scope(format!("down_blocks.{level}.resnets.{i}"), |g| {
-                    resnet.forward(g, x, None, None)
+                    resnet.forward_again(g, &input, most)
                 })?;
+                again = false;
             }
             if let Some(conv) = halve {
                 // Padded below and to the right only.

@@ -1,7 +1,8 @@
 //! The autoencoder (diffusers `AutoencoderKL`): pixels to latents and back.
 //!
 //! Exact at every size: group norms see the whole picture, attention in the middle sees all of it;
-//! there are no tiles. Activations are f32, since the published SDXL weights overflow f16.
+//! there are no tiles. Pictures of any size are made in bands with those of a [streamed](Graph::stream) graph, and what is too
+//! large to be kept is computed again for each use. Activations are f32, since the published SDXL weights overflow f16.
 
 mod config;
 mod decoder;
