@@ -1,11 +1,14 @@
 //! What the device can do at most, by microbenchmarks: multiply-adds, products on matrix units, copied bytes.
 
+use std::time::Instant;
+
 use bytemuck::NoUninit;
 
-use super::timer::measure;
+use super::timer::{measure, median};
 use crate::error::Result;
-use crate::gpu::{Coop, DeviceClass, Gpu};
-use crate::graph::{Graph, Launch, Window};
+use crate::gpu::{Coop, DeviceClass, Gpu, Slabs};
+use crate::graph::{Graph, Launch, Plan, Window};
+use crate::kernels::silu;
 use crate::shader::{Elem, KernelSpec, Variant};
 use crate::tensor::{DType, Shape};
 
@@ -47,6 +50,8 @@ pub struct Peak {
     pub units: Option<f64>,
     /// Bytes read and written per second by a copy that exceeds the caches.
     pub bytes: f64,
+    /// Seconds of the host to encode one launch of a replay.
+    pub launch: f64,
 }
 
 impl Peak {
@@ -65,7 +70,7 @@ impl Peak {
                 units = Some(products(gpu, coop, chains)?.max(units.unwrap_or(0.0)));
             }
         }
-        Ok(Self { flops, units, bytes: copy(gpu)? })
+        Ok(Self { flops, units, bytes: copy(gpu)?, launch: launch(gpu)? })
     }
 
     /// What bounds a kernel's variant, named by its label.
@@ -127,6 +132,24 @@ fn fma(gpu: &Gpu, chains: u32) -> Result<f64> {
         Ok((g, Vec::new()))
     })?;
     Ok(per_call / times.best())
+}
+
+/// The median over replays of a thousand small launches, of two pipelines by turns.
+fn launch(gpu: &Gpu) -> Result<f64> {
+    const LAUNCHES: usize = 1000;
+    let mut g = Graph::new(gpu.caps().clone());
+    let x = g.input("x", Shape::matrix(64, 64), DType::F32);
+    for i in 0..LAUNCHES {
+        let out = if i % 2 == 0 { DType::F16 } else { DType::F32 };
+        silu::record(&mut g, x, out)?;
+    }
+    let plan = Plan::compile(gpu, &g, &Slabs::new())?;
+    let times = (0..21).map(|_| {
+        let start = Instant::now();
+        plan.encode(gpu);
+        start.elapsed().as_secs_f64() / LAUNCHES as f64
+    });
+    Ok(median(times.collect()))
 }
 
 fn copy(gpu: &Gpu) -> Result<f64> {

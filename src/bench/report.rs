@@ -72,13 +72,14 @@ impl Report {
             None => String::new(),
         };
         let mut text = format!(
-            "{} ({}, {})\n{} storage; peak {:.1} GFLOP/s f32{units}, copy {:.1} GB/s\n\n",
+            "{} ({}, {})\n{} storage; peak {:.1} GFLOP/s f32{units}, copy {:.1} GB/s; host {:.1} µs a launch\n\n",
             self.adapter,
             self.backend,
             self.driver,
             self.dtype,
             self.peak.flops / 1e9,
-            self.peak.bytes / 1e9
+            self.peak.bytes / 1e9,
+            self.peak.launch * 1e6
         );
         text += &format!(
             "{:<42} {:>10} {:>6} {:>6} {:>9} {:>6} {:>8} {:>6} {:>8}",
@@ -126,6 +127,7 @@ impl Report {
             "adapter": self.adapter, "backend": self.backend, "driver": self.driver,
             "version": env!("CARGO_PKG_VERSION"),
             "peak_flops": self.peak.flops, "peak_units": self.peak.units, "peak_bytes": self.peak.bytes,
+            "host_launch": self.peak.launch,
         });
         match outcome {
             Outcome::Measured(m) => json!({
@@ -171,7 +173,7 @@ pub(super) mod tests {
 
     pub fn report(earlier: Option<Earlier>) -> Report {
         Report {
-            peak: Peak { flops: 4e9, units: None, bytes: 1e9 },
+            peak: Peak { flops: 4e9, units: None, bytes: 1e9, launch: 1e-6 },
             dtype: DType::F16,
             adapter: "a device".into(),
             backend: "Vulkan".into(),

@@ -13,6 +13,10 @@ pub type Pulse<'a> = &'a mut dyn FnMut(f64) -> Result<()>;
 /// Seconds of work in one submission: short enough that no watchdog and no desktop notices.
 const SUBMIT_SECONDS: f64 = 0.1;
 
+/// Share of that in the first submission of a replay, doubled from one to the next: the device begins while most is
+/// still to be encoded.
+const FIRST_SHARE: f64 = 1.0 / 32.0;
+
 /// Submissions under way at a time, so that the device never waits for the host.
 const IN_FLIGHT: usize = 2;
 
@@ -39,6 +43,7 @@ impl Plan {
         };
 
         let mut batch = Batch::new(gpu);
+        let mut share = FIRST_SHARE;
         for (number, step) in self.steps.iter().enumerate() {
             let per_group = step.cost() / f64::from(step.groups.max(1));
             let mut first = 0;
@@ -49,7 +54,8 @@ impl Plan {
                 batch.dispatch(number, step, first, count);
                 batch.cost += per_group * f64::from(count);
                 first += count;
-                if batch.cost >= budget || batch.is_full() {
+                if batch.cost >= share * budget || batch.is_full() {
+                    share = (2.0 * share).min(1.0);
                     let full = std::mem::replace(&mut batch, Batch::new(gpu));
                     in_flight.push(full.submit());
                     if in_flight.len() >= IN_FLIGHT {
@@ -66,6 +72,16 @@ impl Plan {
             lock(profile).add_wall(start.elapsed().as_secs_f64());
         }
         Ok(())
+    }
+
+    /// Encodes the whole replay and drops it: what a replay costs the host before its submissions.
+    pub fn encode(&self, gpu: &Gpu) {
+        let mut batch = Batch::new(gpu);
+        for (number, step) in self.steps.iter().enumerate() {
+            batch.dispatch(number, step, 0, step.groups);
+        }
+        drop(batch.pass);
+        drop(batch.encoder.finish());
     }
 
     fn add_to_profile(&self, gpu: &Gpu, done: &Submitted, wall: f64) -> Result<()> {

@@ -112,14 +112,17 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     if (CARRY_IN) {
         top = load_state(state).x;
         sum = load_state(state + 1u)[part];
-        #unroll d D_TILES
+        #unroll chunk Q_CHUNKS
             workgroupBarrier();
-            for (var c = part; c < SIDE / 4u; c += LANES) {
-                let d4 = d * SIDE / 4u + c;
+            for (var c = part; c < BLOCK_K / 4u; c += LANES) {
+                let d4 = chunk * BLOCK_K / 4u + c;
                 put_score4(own, c, select(vec4(0.0), load_state(state + 2u + min(d4, D4 - 1u)), d4 < D4));
             }
             workgroupBarrier();
-            acc[d] = coopLoadT<Sum>(&scores[base], s_pitch);
+            #unroll n K_TILES
+                let at = base + n * SIDE;
+                acc[chunk * K_TILES + n] = coopLoadT<Sum>(&scores[at], s_pitch);
+            #end
         #end
     }
 
@@ -206,13 +209,19 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
                 p[n] = coopLoadT<Left>(&weights[at], p_pitch);
             #end
             if (workgroupUniformLoad(&raised).x != 0u) {
-                #unroll d D_TILES
+                #unroll chunk Q_CHUNKS
                     workgroupBarrier();
-                    coopStoreT(acc[d], &scores[base], s_pitch);
+                    #unroll n K_TILES
+                        let at = base + n * SIDE;
+                        coopStoreT(acc[chunk * K_TILES + n], &scores[at], s_pitch);
+                    #end
                     workgroupBarrier();
-                    for (var c = part; c < SIDE / 4u; c += LANES) { put_score4(own, c, score4(own, c) * keep); }
+                    for (var c = part; c < BLOCK_K / 4u; c += LANES) { put_score4(own, c, score4(own, c) * keep); }
                     workgroupBarrier();
-                    acc[d] = coopLoadT<Sum>(&scores[base], s_pitch);
+                    #unroll n K_TILES
+                        let at = base + n * SIDE;
+                        acc[chunk * K_TILES + n] = coopLoadT<Sum>(&scores[at], s_pitch);
+                    #end
                 #end
             }
             #unroll n K_TILES

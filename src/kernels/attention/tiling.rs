@@ -79,7 +79,7 @@ impl CoopTile {
         // Measured on an NVIDIA H200: more subgroups hide more than two matrices of queries each, or longer tiles, save.
         // A software device only tests: its compiler unrolls every product.
         let (most, block_k) = match padded {
-            _ if coop.subgroup < 16 => (4, 16),
+            _ if coop.subgroup < 16 => (2, 32),
             0..=64 => (8, 32),
             _ => (4, 32),
         };
