@@ -66,7 +66,7 @@
 //! | [`nn`], [`models`] | layers; networks that read like their papers |
 //! | [`sampling`], [`scalediff`] | schedules and noise; the method, which knows no model family |
 //! | [`pipeline`] | from a request to a picture |
-//! | [`mod@bench`] | kernel calls as data, verified and timed |
+//! | [`mod@bench`] | kernel calls as data, verified and timed; whole cascades, timed |
 //! | [`verify`], [`cli`] | recorded cases; the command line |
 //!
 //! # What holds everywhere
@@ -77,8 +77,11 @@
 //! * **Everything can be cut.** An op is cut by output rows (and columns, for weights) so that each
 //!   binding fits the device; attention takes its keys in segments. A launch is a range of workgroup
 //!   numbers, so it is also cut into short submissions; sums are never reordered by a cut.
+//! * **Memory decides.** A graph of large tensors is [streamed](graph::Graph::stream): they lie in bands, and a chunk runs
+//!   when one that needs it is due, so that a chain of convolutions holds a few lines of what it passes on.
 //! * **Capabilities are facts.** A kernel's `choose` is a pure function of [`gpu::Caps`] and the
 //!   problem. No subgroup size is assumed. A forced tier makes one machine test what others run.
+//!   Matrix units are used only after they multiplied right at start.
 //! * **f16 is storage.** Arithmetic, softmax and statistics are f32.
 //! * **Only** `gpu` and the plan and replay of `graph` name wgpu, only `weights` opens checkpoints, only `cli` prints,
 //!   and WGSL stands only under `shaders/`.

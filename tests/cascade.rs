@@ -11,8 +11,8 @@ use scalediff::kernels::latent::{StepCoefficients, lift};
 use scalediff::kernels::silu;
 use scalediff::sampling::{Noise, Rng, Sampler, SamplerChoice, Schedule, Scheduler};
 use scalediff::scalediff::{
-    Attention, Cascade, CascadeOptions, Codec, Coefficients, Event, Filter, Latents, Prediction,
-    Progress, SizePlan, StageAttention,
+    Attention, Cascade, CascadeOptions, Codec, Coefficients, Denoiser, Event, Filter, Latents,
+    Prediction, Progress, Reload, SizePlan, StageAttention,
 };
 use scalediff::tensor::{DType, Tensor};
 use serde_json::json;
@@ -49,8 +49,10 @@ fn step_values(timestep: f32) -> Vec<Vec<f32>> {
     vec![Coefficients::sum(slope(timestep), 1.0, 0.0).values().to_vec()]
 }
 
-/// A latent is a pixel, whose last channel is lost.
-struct Plain;
+/// A latent is a pixel, whose last channel is lost; pictures may pass for large.
+struct Plain {
+    large: bool,
+}
 
 impl Codec for Plain {
     fn channels(&self) -> u32 {
@@ -59,6 +61,10 @@ impl Codec for Plain {
 
     fn factor(&self) -> u32 {
         1
+    }
+
+    fn is_large(&self, _: u32, _: u32) -> bool {
+        self.large
     }
 
     fn decode(&mut self, latents: &[f32], _: u32, _: u32, _: Pulse) -> Result<Vec<f32>> {
@@ -172,7 +178,7 @@ fn every_sampler_steps_as_its_formula_says() {
                 branches.borrow_mut().push(n);
                 formula(g, input, n)
             };
-            let denoiser = Stub::new(predict, step_values);
+            let make = || Box::new(Stub::new(&predict, step_values));
             let options = CascadeOptions {
                 steps: STEPS,
                 restart_ratio: 0.6,
@@ -185,15 +191,23 @@ fn every_sampler_steps_as_its_formula_says() {
                 jitter,
             };
             let mut got = Stages::default();
-            let denoiser = Box::new(denoiser);
-            let codec = &mut Plain;
-            Cascade { gpu: &gpu, denoiser, codec, schedule: schedule.clone(), options }
+            let mut reloads = 0;
+            let mut reload = |_: &mut dyn Progress| {
+                reloads += 1;
+                let again: Box<dyn Denoiser> = make();
+                Ok(again)
+            };
+            let mut codec = Plain { large: guided.start == 0 };
+            let later = if codec.large { size.stages } else { 0 };
+            let (denoiser, reload, codec) = (make(), Some(&mut reload as Reload), &mut codec);
+            Cascade { gpu: &gpu, denoiser, reload, codec, schedule: schedule.clone(), options }
                 .run(&size, None, &mut noise, &mut got)
                 .unwrap();
             for (stage, want) in expected(&schedule, guided.clone(), size).iter().enumerate() {
                 let error = distance(&got.0[stage], want);
                 assert!(error < 1e-5, "{sampler} {guided:?} stage {stage}: {error:.1e}");
             }
+            assert_eq!(reloads, later, "each later stage of large pictures loads the denoiser");
             assert_eq!(*branches.borrow(), recorded, "{sampler} {guided:?}");
         }
     }

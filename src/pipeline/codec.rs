@@ -128,6 +128,13 @@ pub fn encode_raw(
     Plan::once(gpu, &g, &encoder.slabs, &fixed, pulse)?.read(gpu, mean)
 }
 
+/// Whether a picture of `height × width` latents has tensors that are computed again rather than kept.
+pub(super) fn is_large(config: &VaeConfig, height: u32, width: u32) -> bool {
+    let (factor, channels) = (config.factor(), config.channels[0]);
+    let pixels = u64::from(height * factor) * u64::from(width * factor);
+    4 * u64::from(channels) * pixels > STREAM.kept_bytes
+}
+
 impl Codec for VaeCodec {
     fn factor(&self) -> u32 {
         self.config.factor()
@@ -135,6 +142,10 @@ impl Codec for VaeCodec {
 
     fn channels(&self) -> u32 {
         self.config.latent_channels
+    }
+
+    fn is_large(&self, height: u32, width: u32) -> bool {
+        is_large(&self.config, height, width)
     }
 
     fn decode(

@@ -13,7 +13,7 @@ use crate::gpu::{DeviceTensor, Engine};
 use crate::models::vae::VaeConfig;
 use crate::sampling::{Noise, Schedule, restart_step};
 use crate::scalediff::{
-    Cascade, CascadeOptions, Event, Latents, Progress, SizePlan, StageResult, resume_stage,
+    Cascade, CascadeOptions, Event, Latents, Progress, Reload, SizePlan, StageResult, resume_stage,
 };
 use crate::tensor::DType;
 use crate::weights::ModelFiles;
@@ -197,7 +197,12 @@ impl Pipeline {
             }
             (None, None) => Err(Error::internal("a run without a denoiser")),
             (Some(denoiser), reached) => {
-                let cascade = Cascade { gpu, denoiser, codec: &mut codec, schedule, options };
+                let family = &mut self.family;
+                let mut reload =
+                    |progress: &mut dyn Progress| family.denoiser(&prompts, &size, progress);
+                let reload = (!self.keep_loaded).then_some(&mut reload as Reload);
+                let codec = &mut codec;
+                let cascade = Cascade { gpu, denoiser, reload, codec, schedule, options };
                 cascade.run(&size, reached, &mut noise, progress)
             }
         };

@@ -1,6 +1,6 @@
 //! What a request will need: memory, work and cuts of every phase, from configs alone.
 
-use super::codec::{record_decoder, record_encoder};
+use super::codec::{is_large, record_decoder, record_encoder};
 use super::family::{self, Prompts};
 use super::model::{Model, Precision};
 use super::request::Request;
@@ -118,6 +118,7 @@ pub fn plan(
         let (width, height) = size.stage_size(stage);
         let (h, w) = (height / vae.factor(), width / vae.factor());
         let latents = Shape::new(1, h, w, vae.latent_channels);
+        let beside = if is_large(&vae, h, w) { 0 } else { denoiser_bytes };
         let mut codec_bytes = decoder.slabs.bytes();
         if stage > 0 {
             codec_bytes += encoder.slabs.bytes();
@@ -125,7 +126,7 @@ pub fn plan(
             let (graph, ..) = record_encoder(caps, &encoder.net, half, Some((height, width)))?;
             let name = format!("stage {stage}, encode {width}×{height}");
             let phase = Phase::new(name, &graph, caps, encoder.slabs.bytes())?;
-            let resident_bytes = denoiser_bytes + decoder.slabs.bytes();
+            let resident_bytes = beside + decoder.slabs.bytes();
             phases.push(Phase { resident_bytes, ..phase });
         }
         let base = (size.base_height / vae.factor(), size.base_width / vae.factor());
@@ -156,8 +157,8 @@ pub fn plan(
         let name = format!("stage {stage}, decode {width}×{height}");
         let phase = Phase::new(name, &graph, caps, decoder.slabs.bytes())?;
         // The denoiser is released before the last decode.
-        let denoiser_bytes = if stage < size.stages { denoiser_bytes } else { 0 };
-        let resident_bytes = denoiser_bytes + codec_bytes - decoder.slabs.bytes();
+        let beside = if stage < size.stages { beside } else { 0 };
+        let resident_bytes = beside + codec_bytes - decoder.slabs.bytes();
         phases.push(Phase { resident_bytes, ..phase });
     }
     Ok(phases)

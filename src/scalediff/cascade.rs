@@ -74,11 +74,16 @@ impl CascadeOptions {
 /// Gives unit normals: for what, height, width.
 pub type NoiseSource<'a> = &'a mut dyn FnMut(Noise, u32, u32) -> Vec<f32>;
 
+/// Loads the denoiser again.
+pub type Reload<'a> = &'a mut dyn FnMut(&mut dyn Progress) -> Result<Box<dyn Denoiser + 'a>>;
+
 /// The method, ready to run on a model.
 pub struct Cascade<'a> {
     pub gpu: &'a Gpu,
     /// Dropped before the last picture is decoded, so that its weights make room.
     pub denoiser: Box<dyn Denoiser + 'a>,
+    /// Where given, the denoiser also makes room for [large](Codec::is_large) pictures between the stages.
+    pub reload: Option<Reload<'a>>,
     pub codec: &'a mut dyn Codec,
     /// Noise levels of all stages, for as many steps as the options say.
     pub schedule: Schedule,
@@ -107,7 +112,8 @@ impl Cascade<'_> {
         noise: NoiseSource,
         progress: &mut dyn Progress,
     ) -> Result<StageResult> {
-        let Self { gpu, denoiser, codec, schedule, options } = self;
+        let Self { gpu, denoiser, mut reload, codec, schedule, options } = self;
+        let mut denoiser = Some(denoiser);
         options.check()?;
         let factor = codec.factor();
         let mut previous = match reached {
@@ -117,16 +123,18 @@ impl Cascade<'_> {
         for stage in previous.as_ref().map_or(0, |p| p.stage + 1)..=size.stages {
             let (width, height) = size.stage_size(stage);
             let (h, w) = (height / factor, width / factor);
+            let makes_room = reload.is_some() && codec.is_large(h, w);
             let fresh = noise(Noise::Stage(stage), h, w);
             let start = match previous.take() {
                 None => {
                     let sigma = schedule.init_noise_sigma;
                     let values = fresh.iter().map(|v| v * sigma).collect();
-                    let channels = denoiser.latent_channels();
+                    let channels = codec.channels();
                     let latents = Latents { height: h, width: w, channels, values };
                     Start { latents, low: None, step: 0 }
                 }
                 Some(last) => {
+                    denoiser = denoiser.filter(|_| !makes_room);
                     let encoded = codec.encode_doubled(
                         &last.image,
                         last.height,
@@ -150,17 +158,24 @@ impl Cascade<'_> {
             let steps = options.steps - start.step;
             progress.event(Event::Stage { stage, width, height, steps })?;
             let base = (size.base_height / factor, size.base_width / factor);
-            let windows = options.attention.windows(denoiser.as_ref(), stage, base, (h, w));
-            let model = windows.as_ref().map_or(denoiser.as_ref(), |d| d as &dyn Denoiser);
+            let loaded = match (denoiser.take(), &mut reload) {
+                (Some(denoiser), _) => denoiser,
+                (None, Some(reload)) => reload(progress)?,
+                (None, None) => return Err(Error::internal("the denoiser is gone")),
+            };
+            let windows = options.attention.windows(loaded.as_ref(), stage, base, (h, w));
+            let model = windows.as_ref().map_or(loaded.as_ref(), |d| d as &dyn Denoiser);
             let sampling =
                 Sampling { gpu, denoiser: model, schedule: &schedule, options, stage, base };
             let latents = sampling.run(start, noise, progress)?;
             check(&latents.values, stage, "latents")?;
             progress.latents(stage, &latents)?;
+            drop(windows);
             if stage == size.stages {
-                drop(denoiser);
+                drop(loaded);
                 return finish_stage(codec, size, stage, latents, progress);
             }
+            denoiser = Some(loaded).filter(|_| !makes_room);
             previous = Some(finish_stage(codec, size, stage, latents, progress)?);
         }
         previous.ok_or_else(|| Error::internal("the cascade has no stage"))

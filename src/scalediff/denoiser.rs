@@ -63,6 +63,11 @@ pub trait Codec {
     fn factor(&self) -> u32;
     /// Values per latent.
     fn channels(&self) -> u32;
+    /// Whether a picture of `height × width` latents takes so much memory that the denoiser should make room.
+    fn is_large(&self, height: u32, width: u32) -> bool {
+        let _ = (height, width);
+        false
+    }
     /// Latents to a picture of `factor` times their size; neither clamped nor rounded.
     fn decode(
         &mut self,

@@ -13,7 +13,7 @@ mod size;
 mod spectrum;
 mod stage_attention;
 
-pub use cascade::{Cascade, CascadeOptions, NoiseSource, resume_stage};
+pub use cascade::{Cascade, CascadeOptions, NoiseSource, Reload, resume_stage};
 pub use denoiser::{Attention, Codec, Denoiser, Prediction};
 pub use filters::{Filter, LowPass, antialiased_taps, bicubic_taps, upsample_bicubic};
 pub use multidiffusion::MultiDiffusion;

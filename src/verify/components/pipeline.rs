@@ -76,7 +76,7 @@ pub fn pipeline(model: &Model, case: &Case) -> Result<Outputs> {
         }
     };
     let gpu = model.engine()?;
-    let cascade = Cascade { gpu, denoiser, codec: &mut codec, schedule, options };
+    let cascade = Cascade { gpu, denoiser, reload: None, codec: &mut codec, schedule, options };
     let mut stages = Stages::default();
     let mut noise = |noise: Noise, _: u32, _: u32| match noise {
         Noise::Stage(stage) => noises[stage as usize].clone(),
