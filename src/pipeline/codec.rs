@@ -43,7 +43,10 @@ impl VaeCodec {
 const STREAM_ABOVE: u64 = 512 << 20;
 
 /// What is computed again is a small part of a whole run, and memory decides whether it runs at all.
-const STREAM: Stream = Stream { band_bytes: 128 << 20, kept_bytes: 4 << 30 };
+const STREAM: Stream = Stream { band_bytes: 128 << 20, kept_bytes: 1 << 30 };
+
+/// Pictures with larger tensors have the device to themselves.
+const LARGE: u64 = 4 << 30;
 
 /// Records a graph, and again as a streamed one if it has large tensors: autoencoders work on whole pictures, and at
 /// 4096² a single tensor takes 16 GiB.
@@ -128,11 +131,11 @@ pub fn encode_raw(
     Plan::once(gpu, &g, &encoder.slabs, &fixed, pulse)?.read(gpu, mean)
 }
 
-/// Whether a picture of `height × width` latents has tensors that are computed again rather than kept.
+/// Whether the denoiser makes room for a picture of `height × width` latents.
 pub(super) fn is_large(config: &VaeConfig, height: u32, width: u32) -> bool {
     let (factor, channels) = (config.factor(), config.channels[0]);
     let pixels = u64::from(height * factor) * u64::from(width * factor);
-    4 * u64::from(channels) * pixels > STREAM.kept_bytes
+    4 * u64::from(channels) * pixels > LARGE
 }
 
 impl Codec for VaeCodec {
