@@ -152,6 +152,33 @@ fn bench_names_its_cases_and_says_what_it_cannot_compare_with() {
     refuses(&["bench", "--compare", other.to_str().unwrap()], USAGE, "line 2");
 }
 
+#[cfg(feature = "embedded")]
+#[test]
+fn bench_cascade_times_every_step_of_every_stage() {
+    let file = folder("bench_cascade").join("times.jsonl");
+    let small =
+        ["-W", "128", "-H", "128", "--stages", "1", "--steps", "5", "--restart-ratio", "0.6"];
+    let rest = ["--attention", "full", "--json", file.to_str().unwrap()];
+    let output = scalediff(&[&["bench", "cascade"], &small[..], &rest[..]].concat());
+    assert!(output.status.success(), "{}", text(&output));
+    let json: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    assert_eq!(json["attention"], "full");
+    let stages = json["stages"].as_array().unwrap();
+    // The first step of a stage also compiles, and is left out.
+    let steps: Vec<usize> = stages.iter().map(|s| s["steps"].as_array().unwrap().len()).collect();
+    assert_eq!(steps, [4, 2]);
+    let total: f64 = stages.iter().map(|s| s["sampling"].as_f64().unwrap()).sum();
+    assert!(
+        stages
+            .iter()
+            .all(|s| s["step"].as_f64().unwrap() > 0.0 && s["decoding"].as_f64().unwrap() > 0.0)
+    );
+    assert!(stages[0]["encoding"] == 0.0 && stages[1]["encoding"].as_f64().unwrap() > 0.0);
+    assert!(total < json["seconds"].as_f64().unwrap());
+    refuses(&["bench", "cascade", "-m", "/no/such/model"], 1, "/no/such/model");
+}
+
 #[test]
 fn devices_lists_at_least_one() {
     let output = scalediff(&["devices"]);
