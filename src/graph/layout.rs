@@ -147,20 +147,20 @@ impl Layout {
             let bytes = starts.map(|s| u64::from(size.min(rows - s)) * tensor.row_bytes());
             Ok((size, bytes.collect()))
         };
-        let mut sizes = vec![1; graph.tensors.len()];
+        let mut bands = vec![(1, Vec::new()); graph.tensors.len()];
         let mut spans: Vec<Vec<Option<(usize, usize)>>> = vec![Vec::new(); graph.tensors.len()];
         for (tensor, origin, name) in &graph.tensors {
             if *origin == Origin::Planned {
-                let (size, bytes) = bands_of(*tensor, name)?;
-                sizes[tensor.id as usize] = size;
-                spans[tensor.id as usize] = vec![None; bytes.len()];
+                let of = bands_of(*tensor, name)?;
+                spans[tensor.id as usize] = vec![None; of.1.len()];
+                bands[tensor.id as usize] = of;
             }
         }
         for (now, turn) in self.turns.iter().enumerate() {
             let bound = &self.chunks[turn.op][turn.chunk].bound;
             for (operand, rows) in graph.ops[turn.op].operands.iter().zip(bound) {
                 let Some(tensor) = operand.tensor.filter(|_| !rows.is_empty()) else { continue };
-                let size = sizes[tensor.id as usize];
+                let size = bands[tensor.id as usize].0;
                 let touched = (rows.start / size) as usize..=((rows.end - 1) / size) as usize;
                 for span in spans[tensor.id as usize].get_mut(touched).into_iter().flatten() {
                     *span = Some((span.map_or(now, |s| s.0), now));
@@ -170,10 +170,10 @@ impl Layout {
 
         let mut shared = Vec::new();
         let mut owners = Vec::new();
-        for (tensor, origin, name) in &graph.tensors {
+        for (tensor, origin, _) in &graph.tensors {
             let spans = &spans[tensor.id as usize];
             if *origin == Origin::Planned && spans.iter().any(Option::is_some) {
-                let (rows, bytes) = bands_of(*tensor, name)?;
+                let (rows, bytes) = std::mem::take(&mut bands[tensor.id as usize]);
                 self.places[tensor.id as usize] = Place::Bands { rows, buffers: Vec::new() };
                 for (bytes, span) in bytes.into_iter().zip(spans) {
                     // A band that nothing touches takes any buffer.

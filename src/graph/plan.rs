@@ -281,14 +281,7 @@ impl<'a> Site<'a> {
     }
 
     fn steps(&self, graph: &Graph) -> Result<Vec<Step>> {
-        let mut steps = Vec::new();
-        let cells: Vec<f64> =
-            self.layout.chunks.iter().map(|chunks| chunks.iter().map(work_of).sum()).collect();
-        let mut last = None;
-        let mut gathered = Vec::new();
-        for Turn { op: index, chunk } in &self.layout.turns {
-            let op = &graph.ops[*index];
-            let chunk = &self.layout.chunks[*index][*chunk];
+        let pipeline_of = |op: &Op| {
             let pipeline = self.gpu.pipeline(op.spec, &op.variant).map_err(|e| e.at(&op.label))?;
             if pipeline.bindings.len() != op.operands.len() {
                 return Err(Error::internal(format!(
@@ -298,10 +291,22 @@ impl<'a> Site<'a> {
                     pipeline.bindings.len()
                 )));
             }
+            Ok(pipeline)
+        };
+        let pipelines = graph.ops.iter().map(pipeline_of).collect::<Result<Vec<_>>>()?;
+        let mut steps = Vec::new();
+        let cells: Vec<f64> =
+            self.layout.chunks.iter().map(|chunks| chunks.iter().map(work_of).sum()).collect();
+        let mut last = None;
+        let mut gathered = Vec::new();
+        for Turn { op: index, chunk } in &self.layout.turns {
+            let op = &graph.ops[*index];
+            let chunk = &self.layout.chunks[*index][*chunk];
+            let pipeline = &pipelines[*index];
             if last.replace(*index) != Some(*index) {
                 gathered = vec![0..0; op.operands.len()];
             }
-            if let Some(mut step) = self.step(&pipeline, op, chunk, &mut gathered)? {
+            if let Some(mut step) = self.step(pipeline, op, chunk, &mut gathered)? {
                 step.op = *index;
                 step.flops = op.flops as f64 * work_of(chunk) / cells[*index].max(1.0);
                 steps.push(step);

@@ -36,6 +36,11 @@ impl Conv2d {
         self.record(g, x, None, Geometry::same(x.shape, self.size), Self::plain(x))
     }
 
+    /// Bytes of what [`Conv2d::forward`] makes of `x`.
+    pub fn same_bytes(&self, x: Tensor) -> u64 {
+        Tensor { shape: x.shape.with_channels(self.c_out), ..x }.bytes()
+    }
+
     /// Same size, stored as `out`.
     pub fn forward_as(&self, g: &mut Graph, x: Tensor, out: DType) -> Result<Tensor> {
         let epilogue = Epilogue { out, ..Epilogue::default() };

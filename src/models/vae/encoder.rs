@@ -73,9 +73,9 @@ impl Encoder {
     /// Records the encoder.
     pub fn forward(&self, g: &mut Graph, image: Tensor) -> Result<Tensor> {
         let conv_in = |g: &mut Graph| g.scope("conv_in", |g| self.conv_in.forward(g, image));
-        let mut x = conv_in(g)?;
         let most = g.kept_bytes();
-        let mut again = x.bytes() > most;
+        let mut again = self.conv_in.same_bytes(image) > most;
+        let mut x = if again { image } else { conv_in(g)? };
         for (level, (resnets, halve)) in self.down.iter().enumerate() {
             for (i, resnet) in resnets.iter().enumerate() {
                 let input = |g: &mut Graph| if again { conv_in(g) } else { Ok(x) };
