@@ -147,6 +147,7 @@ pub const CASES: &[Case] = &[
     case("tiny_vae_mid_64x64", full(1, 1024, 4096, 1, 48)),
     case("sdxl_self_32x32", full(1, 1024, 1024, 4, 64)),
     case("sdxl_npa_64x64", patches(1, 64, 32, 2, 64)),
+    case("flux_self_16x16", full(1, 256, 512, 2, 128)),
     case("sdxl_cross_4096", full(1, 4096, 77, 10, 64)),
     case("sdxl_vae_mid_512", full(1, 256, 1024, 1, 512)),
     case("tiny_64x64", group_norm(2, 64, 32, 0, 8)),

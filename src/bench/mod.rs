@@ -18,6 +18,7 @@ mod report;
 pub mod rng;
 mod run;
 mod timer;
+mod tune;
 
 pub use cascade::{CascadeTime, StageTime, time_cascade};
 pub use cases::{CASES, Case};
@@ -26,3 +27,4 @@ pub use peak::Peak;
 pub use report::{Measured, Outcome, Report};
 pub use run::{Options, open, run, select};
 pub use timer::{Source, Times};
+pub use tune::{Trial, tune};

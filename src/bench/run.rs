@@ -7,7 +7,7 @@ use super::peak::Peak;
 use super::report::{Measured, Outcome};
 use super::timer::measure;
 use crate::error::{Error, ErrorKind, Result};
-use crate::gpu::{Clock, DeviceClass, Gpu, GpuOptions, Slabs};
+use crate::gpu::{Caps, Clock, DeviceClass, Gpu, GpuOptions, Slabs};
 use crate::graph::{Graph, Plan};
 use crate::tensor::DType;
 
@@ -78,22 +78,32 @@ pub fn run(
     each: &mut dyn FnMut(Outcome) -> Result<()>,
 ) -> Result<()> {
     for case in cases {
-        let outcome = one(gpu, case, peak, options).unwrap_or_else(|error| {
-            let (id, message) = (case.id(), error.to_string());
-            match error.kind() {
-                ErrorKind::OutOfMemory => Outcome::Skipped { id, why: message },
-                _ => Outcome::Failed { id, why: message },
-            }
-        });
-        each(outcome)?;
+        each(run_one(gpu, gpu.caps(), case, peak, options))?;
     }
     Ok(())
 }
 
-fn one(gpu: &Gpu, case: &Case, peak: Peak, options: &Options) -> Result<Outcome> {
+/// Runs one case with the kernels that `caps` make of the device.
+pub(super) fn run_one(
+    gpu: &Gpu,
+    caps: &Caps,
+    case: &Case,
+    peak: Peak,
+    options: &Options,
+) -> Outcome {
+    try_one(gpu, caps, case, peak, options).unwrap_or_else(|error| {
+        let (id, why) = (case.id(), error.to_string());
+        match error.kind() {
+            ErrorKind::OutOfMemory => Outcome::Skipped { id, why },
+            _ => Outcome::Failed { id, why },
+        }
+    })
+}
+
+fn try_one(gpu: &Gpu, caps: &Caps, case: &Case, peak: Peak, options: &Options) -> Result<Outcome> {
     let Case { name, call } = case;
     let types = Types::of(options.dtype);
-    let mut g = Graph::new(gpu.caps().clone());
+    let mut g = Graph::new(caps.clone());
     let shapes = call.record(&mut g, types, Maker::shapes_only())?;
     let flops = g.flops() as f64;
     let bytes = shapes.inputs().map(|(t, _)| t.bytes()).sum::<u64>() + shapes.output.bytes();
@@ -104,14 +114,14 @@ fn one(gpu: &Gpu, case: &Case, peak: Peak, options: &Options) -> Result<Outcome>
         return Ok(Outcome::Skipped { id: case.id(), why });
     }
 
-    let mut g = Graph::new(gpu.caps().clone());
+    let mut g = Graph::new(caps.clone());
     let built = call.record(&mut g, types, Maker::new(name, (0.0, 1.0)))?;
     let heaviest = g.ops().iter().max_by_key(|op| op.flops);
     let variant = heaviest.map_or(String::new(), |op| format!("{}{}", op.spec.name, op.variant));
     let error = verify(gpu, &g, call, &built)?;
     drop(built);
     let times = measure(gpu, options.seconds, |calls| {
-        let mut g = Graph::new(gpu.caps().clone());
+        let mut g = Graph::new(caps.clone());
         let built = call.record(&mut g, types, Maker::new(name, (0.0, 1.0)))?;
         for _ in 1..calls {
             (built.again)(&mut g)?;

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
+use super::tune;
+use crate::error::Result;
 use crate::gpu::{GpuOptions, Tier};
 use crate::pipeline::{Precision, Request};
 use crate::sampling::{Rng, SamplerChoice};
@@ -41,6 +43,11 @@ pub enum Command {
     Devices,
     /// Time every kernel at layer shapes of the small models, of SDXL and of FLUX.1, each verified first.
     Bench(BenchArgs),
+    /// Find the fastest tiles for this device and keep them for later runs: a minute on a GPU.
+    ///
+    /// Later runs on the same device, driver and program use them. They change times, not results, but for attention's
+    /// last digits.
+    Tune(TuneArgs),
     /// Run recorded cases and compare: does this machine compute right?
     Verify(VerifyArgs),
 }
@@ -63,6 +70,10 @@ pub struct DeviceArgs {
     /// Keep bounds checks in the shaders: slower, for bug reports.
     #[arg(long)]
     pub shader_checks: bool,
+    /// Tiles that `scalediff tune` found; none: what the kernels choose. Default: scalediff/tuning.json in the user's
+    /// cache folder, where there is one.
+    #[arg(long, value_name = "FILE|none")]
+    pub tuning: Option<PathBuf>,
 }
 
 impl DeviceArgs {
@@ -72,14 +83,18 @@ impl DeviceArgs {
     }
 
     /// As the library takes them.
-    pub fn gpu_options(&self, profile: bool) -> GpuOptions {
-        GpuOptions {
+    ///
+    /// # Errors
+    /// A tuning file that is named and cannot be read.
+    pub fn gpu_options(&self, profile: bool) -> Result<GpuOptions> {
+        Ok(GpuOptions {
             device: self.device.clone(),
             tier: self.tier,
             limits: self.limits.clone(),
             shader_checks: self.shader_checks,
             profile,
-        }
+            tuning: tune::load(self)?,
+        })
     }
 }
 
@@ -369,6 +384,18 @@ pub struct BenchArgs {
     pub device: DeviceArgs,
 }
 
+#[derive(Debug, ClapArgs)]
+pub struct TuneArgs {
+    /// Seconds to time each tile for.
+    #[arg(long, default_value_t = 0.5, value_parser = seconds)]
+    pub seconds: f64,
+    /// Where a call is estimated to take longer, a smaller one stands for it.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.5, value_parser = seconds)]
+    pub max_seconds: f64,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
 /// What is timed beside single kernels.
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
@@ -389,7 +416,7 @@ pub struct BenchCascadeArgs {
     pub device: DeviceArgs,
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
+fn seconds(text: &str) -> std::result::Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if value > 0.0 && value <= 1e6 => Ok(value),
         _ => Err("expected a number of seconds above 0".into()),

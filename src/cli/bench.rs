@@ -31,7 +31,7 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
     let earlier = args.compare.as_deref().map(read).transpose()?;
     let dtype = args.device.precision().dtype();
     let options = Options { dtype, seconds: args.seconds, max_seconds: args.max_seconds };
-    let gpu = open(&args.device.gpu_options(true))?;
+    let gpu = open(&args.device.gpu_options(true)?)?;
     let mut json = args.json.as_deref().map(create).transpose()?;
     let peak = Peak::measure(&gpu)?;
     let report = Report::new(&gpu, peak, dtype, earlier.clone());
@@ -64,7 +64,7 @@ fn cascade(args: &BenchCascadeArgs) -> Result<()> {
     let request = args.request.request(base);
     let files = open_model(&args.request, None)?;
     watch::listen();
-    let engine = Engine::open(args.device.gpu_options(false))?;
+    let engine = Engine::open(args.device.gpu_options(false)?)?;
     print_device(&engine);
     let load = LoadOptions { precision: args.device.precision(), keep_loaded: true };
     let mut pipeline = Pipeline::load(&engine, &files, load)?;

@@ -9,7 +9,7 @@ use super::output;
 use super::watch::{self, Watch};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::gpu::{Engine, Gpu};
+use crate::gpu::{Engine, Gpu, Tiles};
 use crate::pipeline::{LoadOptions, Metadata, Pipeline, Reached, Request};
 use crate::weights::ModelFiles;
 
@@ -48,7 +48,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         same_model(recorded, &files, args.request.model.is_some())?;
     }
     watch::listen();
-    let engine = Engine::open(args.device.gpu_options(args.profile))?;
+    let engine = Engine::open(args.device.gpu_options(args.profile)?)?;
     print_device(&engine);
     let precision = match (args.device.precision, &recorded) {
         (None, Some(recorded)) => recorded.precision,
@@ -143,7 +143,8 @@ fn same_model(recorded: &Metadata, files: &ModelFiles, named: bool) -> Result<()
 pub fn print_device(gpu: &Gpu) {
     let facts = gpu.facts();
     let tier = facts.caps.tiers().last().map_or_else(String::new, ToString::to_string);
-    errln!("{} ({}, {}), tier {tier}", facts.name, facts.backend, facts.driver);
+    let tuned = if facts.caps.tiles == Tiles::NONE { "" } else { ", tuned" };
+    errln!("{} ({}, {}), tier {tier}{tuned}", facts.name, facts.backend, facts.driver);
 }
 
 /// The model that is named: a folder, or one inside the program; without a name the one that was `recorded`, if it is

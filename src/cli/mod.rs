@@ -28,6 +28,7 @@ mod metadata;
 mod output;
 mod plan;
 mod progress;
+mod tune;
 mod verify;
 mod watch;
 
@@ -62,6 +63,7 @@ pub fn main(words: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Metadata(args) => metadata::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => bench::run(&args),
         Command::Devices => devices::run().map(|()| ExitCode::SUCCESS),
+        Command::Tune(args) => tune::run(&args),
         Command::Verify(args) => verify::run(&args),
     };
     result.unwrap_or_else(|error| {

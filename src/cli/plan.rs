@@ -9,7 +9,7 @@ use crate::pipeline::{Request, plan};
 /// Prints a line per phase, and what dominates.
 pub fn run(args: &PlanArgs) -> Result<()> {
     let files = open_model(&args.request, None)?;
-    let (name, caps) = device(&args.device.gpu_options(false))?;
+    let (name, caps) = device(&args.device.gpu_options(false)?)?;
     let phases =
         plan(&files, args.device.precision(), &caps, &args.request.request(Request::default()))?;
     let Limits { binding_bytes, buffer_bytes, .. } = caps.limits;

@@ -10,7 +10,7 @@ use crate::verify::verify_folder;
 
 /// Prints a line per output; 0 when all pass, 1 when one fails, 2 when one cannot be read.
 pub fn run(args: &VerifyArgs) -> Result<ExitCode> {
-    let engine = Engine::open(args.device.gpu_options(false))?;
+    let engine = Engine::open(args.device.gpu_options(false)?)?;
     generate::print_device(&engine);
     let (mut passed, mut failed, mut unreadable) = (0, 0, 0);
     for folder in &args.folders {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::tuning::Tiles;
 use crate::error::{Error, Result};
 use crate::shader::Elem;
 use crate::tensor::DType;
@@ -189,6 +190,8 @@ pub struct Caps {
     pub coop: Option<Coop>,
     /// The most of each resource that a kernel may use.
     pub limits: Limits,
+    /// Measured tiles.
+    pub tiles: Tiles,
 }
 
 impl Caps {
@@ -201,6 +204,7 @@ impl Caps {
         subgroup_min: 1,
         coop: None,
         limits: Limits::WEBGPU,
+        tiles: Tiles::NONE,
     };
 
     /// The same device, used no higher than `tier`.
@@ -224,6 +228,11 @@ impl Caps {
                 Tier::Coop => self.coop.is_some(),
             })
             .collect()
+    }
+
+    /// Whether kernels for processors run that exchange numbers within a vector of `lanes` invocations.
+    pub fn has_vectors(&self, lanes: u32) -> bool {
+        self.class == DeviceClass::Cpu && self.subgroups && self.subgroup_min >= lanes
     }
 
     /// How shaders read and write `dtype` here.

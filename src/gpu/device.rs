@@ -11,6 +11,7 @@ use super::memory::Governor;
 use super::pipeline::Pipeline;
 use super::profile::Profile;
 use super::timestamps::Clock;
+use super::tuning::{Tiles, Tuning};
 use crate::error::{Error, ErrorKind, Result};
 use crate::shader::{Access, KernelSpec, Variant};
 
@@ -27,6 +28,8 @@ pub struct GpuOptions {
     pub shader_checks: bool,
     /// Time every kernel and layer: see [`Gpu::profile_report`].
     pub profile: bool,
+    /// Measured tiles, used where they are of this device. Default: the kernels choose.
+    pub tuning: Tuning,
 }
 
 /// What is known of an adapter before it is opened.
@@ -102,6 +105,7 @@ fn facts_of(adapter: &wgpu::Adapter) -> AdapterFacts {
         subgroup_min: info.subgroup_min_size,
         coop: coop::offered(adapter),
         limits: Limits::of(&adapter.limits()),
+        tiles: Tiles::NONE,
     };
     let driver = format!("{} {}", info.driver, info.driver_info);
     AdapterFacts {
@@ -248,6 +252,7 @@ impl Gpu {
         }
         let named = |e: Error| e.at(&facts.name);
         facts.caps = options.apply(facts.caps.clone(), Limits::lowered_to).map_err(named)?;
+        facts.caps.tiles = options.tuning.tiles(&facts);
 
         let zeros = device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("zeros"),

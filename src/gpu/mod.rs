@@ -12,6 +12,7 @@ mod pipeline;
 mod profile;
 mod timestamps;
 mod transfer;
+mod tuning;
 
 pub use caps::{Caps, Coop, DeviceClass, Limits, Tier};
 pub(crate) use device::lock;
@@ -22,5 +23,6 @@ pub use pipeline::Pipeline;
 pub use profile::Profile;
 pub use timestamps::Clock;
 pub(crate) use timestamps::Stamps;
+pub use tuning::{Tile, TileKind, Tiles, Tuning};
 /// The version of wgpu that [`Engine::from_device`] takes its device from.
 pub use wgpu;

@@ -89,6 +89,7 @@ fn engine(
         rows: x.shape.batch * rows_per_item,
         cols: n,
         gated: false,
+        conv: true,
         shared_taps: geometry.shared_taps(x.shape),
         k4: x.shape.stride4() + x2.map_or(0, |t| t.shape.stride4()),
         even_k: even(x) && x2.is_none_or(even),

@@ -1,6 +1,6 @@
 //! The engines behind the slot `mma`, which matrix products and convolutions share.
 
-use crate::gpu::{Caps, Coop, DeviceClass};
+use crate::gpu::{Caps, Coop, DeviceClass, Tile, TileKind};
 use crate::shader::{Elem, Variant};
 use crate::tensor::DType;
 
@@ -61,6 +61,8 @@ pub(super) struct Product {
     pub rows: u32,
     pub cols: u32,
     pub gated: bool,
+    /// A convolution's.
+    pub conv: bool,
     /// Taps of a line that see the same rows, moved by one; 1 if none do.
     pub shared_taps: u32,
     /// Vec4s of k under one tap.
@@ -72,20 +74,77 @@ pub(super) struct Product {
     pub halves: bool,
 }
 
+impl Product {
+    /// Weight rows: columns, in pairs where gated.
+    fn w_rows(&self) -> u32 {
+        let pair = if self.gated { 2 } else { 1 };
+        4 * pair * self.cols.div_ceil(4)
+    }
+
+    fn kind(&self) -> TileKind {
+        let large = u64::from(self.rows) * u64::from(self.w_rows()) >= TileKind::LARGE;
+        match (self.conv, large) {
+            (false, true) => TileKind::Matmul,
+            (false, false) => TileKind::MatmulSmall,
+            (true, true) => TileKind::Conv2d,
+            (true, false) => TileKind::Conv2dSmall,
+        }
+    }
+
+    /// The tile measured for such products on this device.
+    fn measured(&self, caps: &Caps) -> Option<Tile> {
+        caps.tiles.get(self.kind()).filter(|tile| tiles(caps).contains(tile))
+    }
+
+    /// Whether tiles of `rows × cols` are enough to fill a device.
+    fn fills(&self, rows: u32, cols: u32) -> bool {
+        u64::from(self.rows.div_ceil(rows)) * u64::from(self.w_rows().div_ceil(cols)) >= 128
+    }
+}
+
+/// The tiles that products on a device may take, best first where nothing was measured: of [`CoopTile`] subgroups along
+/// rows and columns, matrices of each along rows and columns, and octets of k in a step; of [`Lanes`] eights of rows and of
+/// weight rows, and vec4s of k; of [`Engine::Tile`] rows, columns, and rows and vec4s of columns of an invocation.
+pub(super) fn tiles(caps: &Caps) -> &'static [Tile] {
+    match (caps.class, caps.coop.map(|coop| (coop.side, coop.subgroup))) {
+        // Unrolled code grows with rows × columns × taps × k of a step: the first tile keeps it within a processor's
+        // instruction cache and a driver's compilation below a second. Larger ones load less.
+        (DeviceClass::Cpu, _) if caps.has_vectors(LANES) => {
+            &[[4, 4, 2, 0, 0], [8, 4, 2, 0, 0], [8, 4, 1, 0, 0], [12, 4, 1, 0, 0], [16, 4, 1, 0, 0]]
+        }
+        (DeviceClass::Cpu, _) => &[],
+        // Eight accumulators of 16 × 16 are 64 registers of a subgroup of 32, as are sixteen of a subgroup of 64; matrices
+        // of 8 × 8 take two at most. Those of 32 are the fastest of eight that were measured on an NVIDIA H200, the others
+        // follow from them.
+        (_, Some((16, 64))) => {
+            &[[2, 2, 4, 4, 8], [2, 2, 4, 4, 4], [2, 2, 2, 2, 8], [2, 4, 2, 2, 8], [4, 2, 2, 2, 4]]
+        }
+        (_, Some((16, _))) => {
+            &[[2, 4, 4, 2, 8], [2, 4, 4, 2, 4], [2, 4, 2, 1, 8], [2, 2, 4, 4, 4], [2, 2, 2, 2, 8]]
+        }
+        // A software device, which only tests: its compiler unrolls every product.
+        (_, Some((_, 0..16))) => &[[2, 2, 2, 1, 2], [1, 2, 1, 1, 2]],
+        (_, Some(_)) => &[[2, 2, 4, 4, 4], [2, 2, 4, 2, 4], [2, 2, 2, 2, 8]],
+        (_, None) => {
+            &[[128, 64, 8, 2, 0], [64, 64, 4, 2, 0], [64, 64, 8, 2, 0], [64, 128, 8, 2, 0]]
+        }
+    }
+}
+
 impl Engine {
     /// The engine for a product.
     pub(super) fn choose(caps: &Caps, p: &Product) -> Self {
-        match caps.class {
-            DeviceClass::Cpu if caps.subgroups && caps.subgroup_min >= LANES => {
-                Self::Lanes(Lanes::new(p))
-            }
-            DeviceClass::Cpu => Self::Direct,
-            class => caps
-                .coop
-                .filter(|_| p.halves && p.even_k && p.rows > 32)
-                .and_then(|coop| CoopTile::choose(caps, coop, p))
-                .map_or_else(|| Self::tile(class, p.rows, p.cols, p.gated), Self::Coop),
+        if caps.class == DeviceClass::Cpu {
+            return if caps.has_vectors(LANES) {
+                Self::Lanes(Lanes::new(caps, p))
+            } else {
+                Self::Direct
+            };
         }
+        caps.coop
+            .filter(|_| p.halves && p.even_k && p.rows > 32)
+            .and_then(|coop| CoopTile::choose(caps, coop, p))
+            .map_or_else(|| Self::tile(caps, p), Self::Coop)
     }
 
     /// How weights and inputs of `dtype` are read.
@@ -105,16 +164,20 @@ impl Engine {
         }
     }
 
-    fn tile(class: DeviceClass, rows: u32, cols: u32, gated: bool) -> Self {
-        let weight_cols = if gated { 2 * cols } else { cols };
-        let large = u64::from(rows.div_ceil(128)) * u64::from(weight_cols.div_ceil(64));
-        let (rows, thread_rows) = match rows {
-            0..=32 => (32, 4),
+    fn tile(caps: &Caps, p: &Product) -> Self {
+        let fits = |[rows, cols, ..]: &Tile| p.fills(u32::from(*rows), u32::from(*cols));
+        let measured = p.measured(caps).filter(|_| caps.coop.is_none()).filter(fits);
+        let (rows, cols, thread_rows, thread_cols4) = match (p.rows, measured) {
+            (0..=32, _) => (32, 64, 4, 2),
+            (_, Some(tile)) => {
+                let [rows, cols, thread_rows, thread_cols4, _] = tile.map(u32::from);
+                (rows, cols, thread_rows, thread_cols4)
+            }
             // Large tiles read least, but only if there are enough of them to fill the device.
-            _ if class == DeviceClass::Discrete && large >= 128 => (128, 8),
-            _ => (64, 4),
+            _ if caps.class == DeviceClass::Discrete && p.fills(128, 64) => (128, 64, 8, 2),
+            _ => (64, 64, 4, 2),
         };
-        Self::Tile { rows, cols: 64, thread_rows, thread_cols4: 2, gated }
+        Self::Tile { rows, cols, thread_rows, thread_cols4, gated: p.gated }
     }
 
     /// Adds the slot and its constants.
@@ -178,37 +241,29 @@ impl Engine {
 }
 
 impl CoopTile {
-    /// The largest tile that leaves the device enough of them to fill it and fits its limits.
+    /// The tile that was measured, else the first, which leaves the device enough of them to fill it and fits its limits.
     fn choose(caps: &Caps, coop: Coop, p: &Product) -> Option<Self> {
-        let w_rows = if p.gated { 8 } else { 4 } * p.cols.div_ceil(4);
-        // Subgroups and matrices of each, both along rows and columns, and octets of k. Eight accumulators of 16 × 16 are
-        // 64 registers of a subgroup of 32, as are sixteen of a subgroup of 64; matrices of 8 × 8 take two at most.
-        // Those of 32 are the fastest of eight that were measured on an NVIDIA H200, the others follow from them.
-        let candidates: &[(u32, u32, u32, u32, u32)] = match (coop.side, coop.subgroup) {
-            (16, 64) => &[(2, 2, 4, 4, 8), (2, 2, 4, 4, 4), (2, 2, 2, 2, 8)],
-            (16, _) => &[(2, 4, 4, 2, 8), (2, 4, 4, 2, 4), (2, 4, 2, 1, 8)],
-            // A software device, which only tests: its compiler unrolls every product.
-            (_, 0..16) => &[(2, 2, 2, 1, 2)],
-            _ => &[(2, 2, 4, 4, 4), (2, 2, 4, 2, 4)],
-        };
-        let tile = |&(subgroup_rows, subgroup_cols, matrix_rows, matrix_cols, depth8)| Self {
-            coop,
-            subgroup_rows,
-            subgroup_cols,
-            matrix_rows,
-            matrix_cols,
-            depth8,
-            whole: p.k4.is_multiple_of(2 * depth8),
-            gated: p.gated,
+        let tile = |tile: &Tile| {
+            let [subgroup_rows, subgroup_cols, matrix_rows, matrix_cols, depth8] =
+                tile.map(u32::from);
+            Self {
+                coop,
+                subgroup_rows,
+                subgroup_cols,
+                matrix_rows,
+                matrix_cols,
+                depth8,
+                whole: p.k4.is_multiple_of(2 * depth8),
+                gated: p.gated,
+            }
         };
         let fits = |t: &Self| {
             t.invocations() <= caps.limits.invocations && t.bytes() <= caps.limits.workgroup_bytes
         };
-        let fitting: Vec<Self> = candidates.iter().map(tile).filter(fits).collect();
-        let fills = |t: &&Self| {
-            u64::from(p.rows.div_ceil(t.rows())) * u64::from(w_rows.div_ceil(t.cols())) >= 128
-        };
-        fitting.iter().find(fills).or(fitting.last()).copied()
+        let listed = p.measured(caps).into_iter().chain(tiles(caps).iter().copied());
+        let fitting: Vec<Self> = listed.map(|t| tile(&t)).filter(fits).collect();
+        let filling = fitting.iter().find(|t| p.fills(t.rows(), t.cols()));
+        filling.or_else(|| fitting.iter().min_by_key(|t| t.rows() * t.cols())).copied()
     }
 
     fn invocations(self) -> u32 {
@@ -232,16 +287,15 @@ impl CoopTile {
 }
 
 impl Lanes {
-    /// Unrolled code grows with rows × columns × taps × k of a step: a tile of 1024 to 1536 vector multiply-adds
-    /// keeps it within the processor's instruction cache, and a driver's compilation below a second.
-    fn new(p: &Product) -> Self {
-        let w_rows = if p.gated { 8 } else { 4 } * p.cols.div_ceil(4);
+    fn new(caps: &Caps, p: &Product) -> Self {
+        let w_rows = p.w_rows();
         let narrow = !w_rows.next_multiple_of(16).is_multiple_of(32) && w_rows < 128;
-        let (rows8, cols8) = match (w_rows, p.rows) {
-            (_, 0..=8) => (1, 4),
-            (0..=8, _) => (8, 1),
-            _ if narrow => (4, 2),
-            _ => (4, 4),
+        let tile = p.measured(caps).unwrap_or(tiles(caps)[0]).map(u32::from);
+        let (rows8, cols8, deep) = match (w_rows, p.rows) {
+            (_, 0..=8) => (1, 4, 2),
+            (0..=8, _) => (8, 1, 2),
+            _ if narrow => (4, 2, 2),
+            _ => (tile[0], tile[1], tile[2]),
         };
         Self {
             rows8,
@@ -250,7 +304,7 @@ impl Lanes {
             gated: p.gated,
             share: p.shared_taps,
             // A step of a convolution's three taps is long enough with one.
-            deep: if p.even_k && p.shared_taps == 1 { 2 } else { 1 },
+            deep: if p.even_k && p.shared_taps == 1 { deep } else { 1 },
             paired: p.cols.div_ceil(4).is_multiple_of(2) && (cols8 > 1 || !p.gated),
             one_item: p.rows_per_item.is_multiple_of(LANES * rows8),
         }
@@ -269,6 +323,7 @@ mod tests {
             rows,
             cols,
             gated,
+            conv: false,
             shared_taps: 1,
             k4: 64,
             even_k: true,
@@ -289,7 +344,7 @@ mod tests {
     #[test]
     fn tiles_follow_the_shape() {
         let lanes = |rows, cols, gated| {
-            let l = Lanes::new(&product(rows, cols, gated));
+            let l = Lanes::new(&SOFTWARE, &product(rows, cols, gated));
             (l.rows8, l.cols8, l.half)
         };
         assert_eq!(lanes(4096, 3, false), (8, 1, true));

@@ -117,6 +117,7 @@ fn engine(caps: &Caps, x: Tensor, weight: DType, n: u32, e: &Epilogue) -> Engine
         rows: x.shape.rows(),
         cols: n,
         gated: e.activation.is_gated(),
+        conv: false,
         shared_taps: 1,
         k4: x.shape.stride4(),
         even_k: x.shape.stride4().is_multiple_of(2),

@@ -1,5 +1,7 @@
 //! The kernels: for each its parameters, the choice of a variant, and how it is recorded.
 
+use crate::gpu::{Caps, Tile, TileKind};
+
 pub mod attention;
 pub mod conv2d;
 mod engine;
@@ -14,3 +16,13 @@ pub mod rotary;
 pub mod silu;
 pub mod window_mean;
 pub mod windows;
+
+/// The tiles to choose from for a kind of work on a device, best first where nothing was measured.
+pub fn tiles(caps: &Caps, kind: TileKind) -> &'static [Tile] {
+    match kind {
+        TileKind::Matmul | TileKind::MatmulSmall | TileKind::Conv2d | TileKind::Conv2dSmall => {
+            engine::tiles(caps)
+        }
+        TileKind::Attention | TileKind::AttentionWide => attention::tiles_of_kind(caps, kind),
+    }
+}

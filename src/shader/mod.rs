@@ -6,5 +6,5 @@ mod sources;
 mod spec;
 
 pub use compose::{Access, Binding, Composed, compose};
-pub use sources::{SOURCES, source};
+pub use sources::{SOURCES, fingerprint, source};
 pub use spec::{Const, Elem, KernelSpec, Variant};

@@ -87,3 +87,11 @@ pub const SOURCES: &[(&str, &str)] = sources![
 pub fn source(path: &str) -> Option<&'static str> {
     SOURCES.iter().find(|(p, _)| *p == path).map(|(_, text)| *text)
 }
+
+/// A number that changes with any shader, in hexadecimal: FNV-1a, 64 bits, of all paths and texts.
+pub fn fingerprint() -> String {
+    let bytes = SOURCES.iter().flat_map(|(path, text)| path.bytes().chain(text.bytes()));
+    let hash = bytes
+        .fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    format!("{hash:016x}")
+}

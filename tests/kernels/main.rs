@@ -4,6 +4,7 @@
 mod cases;
 mod fourier;
 mod nan;
+mod tiles;
 
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,7 +14,7 @@ use cases::Case;
 use scalediff::bench::call::{Built, Types};
 use scalediff::bench::inputs::Maker;
 use scalediff::error::{ErrorKind, Result};
-use scalediff::gpu::{Gpu, GpuOptions, Slabs, Tier, list_adapters};
+use scalediff::gpu::{Caps, Gpu, GpuOptions, Slabs, Tier, list_adapters};
 use scalediff::graph::probe::POISON;
 use scalediff::graph::{Graph, Plan};
 use scalediff::tensor::{DType, Tensor};
@@ -76,7 +77,11 @@ struct Recorded {
 
 impl Recorded {
     fn new(gpu: &Gpu, case: &Case, types: Types) -> Result<Self> {
-        let mut graph = Graph::new(gpu.caps().clone());
+        Self::with_caps(gpu.caps(), case, types)
+    }
+
+    fn with_caps(caps: &Caps, case: &Case, types: Types) -> Result<Self> {
+        let mut graph = Graph::new(caps.clone());
         let built = case.call.record(&mut graph, types, Maker::new(case.name, case.fill))?;
         Ok(Self { graph, built })
     }
@@ -142,6 +147,13 @@ fn worst(got: &[f32], wanted: &[f32]) -> (f64, usize) {
         .fold((0.0, 0), |a, b| if b.0 > a.0 { b } else { a })
 }
 
+/// The most error of a case where results are stored as `types`.
+fn tolerance(case: &Case, types: Types, recorded: &Recorded) -> f64 {
+    let storage = if types.act == DType::F16 { F16_ROUNDING } else { 0.0 };
+    let units = if recorded.attends_on_units() { UNITS_ROUNDING } else { 0.0 };
+    case.tolerance + storage + units
+}
+
 /// What is known of the cases of one kernel, over all setups.
 #[derive(Default)]
 struct Known {
@@ -163,17 +175,13 @@ impl Known {
         let out = run(&setup.whole, &whole).unwrap_or_else(|e| panic!("{e}"));
         let make = || case.call.reference(&whole.built, None);
         let wanted = self.references.entry(key).or_insert_with(make);
-        let mut rounding = if types.act == DType::F16 { F16_ROUNDING } else { 0.0 };
-        if whole.attends_on_units() {
-            rounding += UNITS_ROUNDING;
-        }
+        let most = tolerance(case, types, &whole);
         let (error, at) = worst(&out.values, wanted);
         assert!(
-            error <= case.tolerance + rounding,
-            "error {error:.2e} at {at}: got {}, wanted {}; at most {:.1e}",
+            error <= most,
+            "error {error:.2e} at {at}: got {}, wanted {}; at most {most:.1e}",
             out.values[at],
-            wanted[at],
-            case.tolerance + rounding
+            wanted[at]
         );
         // How work is cut does not depend on the types: f32 has the most bytes to cut. But matrix units take f16 only.
         if types != Types::F32 && !whole.variants().contains("=coop") {

@@ -12,8 +12,9 @@ use every::{FAMILIES, Family};
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, SubgroupOperationSet, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, Scalar, ShaderStage, TypeInner};
-use scalediff::gpu::{Caps, Coop, DeviceClass, Limits, Tier};
-use scalediff::graph::split;
+use scalediff::gpu::{Caps, Coop, DeviceClass, Limits, Tier, TileKind, Tiles};
+use scalediff::graph::{Graph, Op, split};
+use scalediff::kernels::tiles;
 use scalediff::shader::{SOURCES, compose};
 
 const PARAM_BYTES: u32 = 64;
@@ -43,6 +44,7 @@ fn devices() -> Vec<Caps> {
                 subgroup_min,
                 coop,
                 limits: Limits { workgroup_bytes: 32 << 10, ..Limits::WEBGPU },
+                tiles: Tiles::NONE,
             };
             all.push(caps.clamped(tier));
         }
@@ -188,6 +190,28 @@ fn translate(
     Ok(())
 }
 
+/// One variant: its bindings, its module, and what becomes of that.
+fn check(graph: &Graph, op: &Op, caps: &Caps) {
+    let label = format!("{}{} on {caps:?}", op.spec.name, op.variant);
+    let composed = compose(op.spec, &op.variant).unwrap_or_else(|e| panic!("{label}: {e}"));
+    assert_eq!(composed.bindings.len(), op.operands.len(), "{label}: operands and bindings");
+    let module = naga::front::wgsl::parse_str(&composed.wgsl).unwrap_or_else(|e| {
+        let line = e.location(&composed.wgsl).map_or(0, |l| l.line_number as usize);
+        panic!("{label}: {}: {e}", composed.origin(line))
+    });
+    // One chunk, whatever its bindings, is enough for the size of the parameters.
+    let none = Limits { binding_bytes: u64::MAX, buffer_bytes: u64::MAX, ..Limits::WEBGPU };
+    let chunks = split(graph, op, &none).unwrap_or_else(|e| panic!("{label}: {e}"));
+    let launch = (op.launch)(&chunks[0]);
+    validate(&module, caps)
+        .and_then(|info| translate(&module, &info, caps, op.variant.needs_coop()))
+        .and_then(|()| {
+            let has_matrices = op.variant.needs_coop();
+            check_resources(&module, caps, launch.params().len(), has_matrices)
+        })
+        .unwrap_or_else(|e| panic!("{label}: {e}"));
+}
+
 /// Checks all variants of a family on all devices; returns how many there are.
 fn check_family(name: &str) -> usize {
     let family: Family = FAMILIES.iter().find(|(n, _)| *n == name).unwrap().1;
@@ -198,28 +222,7 @@ fn check_family(name: &str) -> usize {
             if !seen.insert((op.spec.name, op.variant.clone(), caps.f16, caps.subgroups)) {
                 continue;
             }
-            let label = format!("{}{} on {caps:?}", op.spec.name, op.variant);
-            let composed = compose(op.spec, &op.variant).unwrap_or_else(|e| panic!("{label}: {e}"));
-            assert_eq!(
-                composed.bindings.len(),
-                op.operands.len(),
-                "{label}: operands and bindings"
-            );
-            let module = naga::front::wgsl::parse_str(&composed.wgsl).unwrap_or_else(|e| {
-                let line = e.location(&composed.wgsl).map_or(0, |l| l.line_number as usize);
-                panic!("{label}: {}: {e}", composed.origin(line))
-            });
-            // One chunk, whatever its bindings, is enough for the size of the parameters.
-            let none = Limits { binding_bytes: u64::MAX, buffer_bytes: u64::MAX, ..Limits::WEBGPU };
-            let chunks = split(&graph, op, &none).unwrap_or_else(|e| panic!("{label}: {e}"));
-            let launch = (op.launch)(&chunks[0]);
-            validate(&module, &caps)
-                .and_then(|info| translate(&module, &info, &caps, op.variant.needs_coop()))
-                .and_then(|()| {
-                    let has_matrices = op.variant.needs_coop();
-                    check_resources(&module, &caps, launch.params().len(), has_matrices)
-                })
-                .unwrap_or_else(|e| panic!("{label}: {e}"));
+            check(&graph, op, &caps);
         }
     }
     seen.len()
@@ -241,6 +244,36 @@ families! {
     every_joint_attention_validates_at_its_tier_and_translates "joint";
     every_norm_validates_at_its_tier_and_translates "norms";
     every_pointwise_kernel_validates_at_its_tier_and_translates "pointwise";
+}
+
+/// Variants checked of each tile.
+const OF_EACH_TILE: usize = 12;
+
+/// Every tile that `scalediff tune` may find, on each device that knows it.
+#[test]
+fn every_tile_validates_and_translates() {
+    let mut seen = HashSet::new();
+    let whole = |caps: &Caps| caps.limits.binding_bytes == Limits::WEBGPU.binding_bytes;
+    for own in devices().into_iter().filter(whole) {
+        for kind in TileKind::ALL {
+            let name = match kind {
+                TileKind::Matmul | TileKind::MatmulSmall => "matmul",
+                TileKind::Conv2d | TileKind::Conv2dSmall => "conv2d",
+                TileKind::Attention | TileKind::AttentionWide => "attention",
+            };
+            let family = FAMILIES.iter().find(|(n, _)| *n == name).unwrap().1;
+            for tile in tiles(&own, kind) {
+                let caps = Caps { tiles: Tiles::NONE.with(kind, Some(*tile)), ..own.clone() };
+                let graph = every::record(family, &caps);
+                every::distinct(graph.ops())
+                    .into_iter()
+                    .filter(|op| seen.insert((op.spec.name, op.variant.clone(), caps.f16)))
+                    .take(OF_EACH_TILE)
+                    .for_each(|op| check(&graph, op, &caps));
+            }
+        }
+    }
+    assert!(seen.len() > 200, "{} variants", seen.len());
 }
 
 fn folder() -> std::path::PathBuf {

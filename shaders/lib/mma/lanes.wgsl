@@ -1,6 +1,6 @@
 // Engine `lanes`: for processors that run LANES invocations as one wide vector, where an exchange between lanes costs
 // an instruction and a load from memory hundreds (every lane is fetched by itself), and barriers more.
-// One subgroup of LANES invocations takes a tile of 32·QUADS rows × 8·CB weight rows. A lane owns one row of every eight. In each
+// One subgroup of LANES invocations takes a tile of 32·QUADS rows × 8·CB weight rows, CB at most 4. A lane owns one row of every eight. In each
 // step over k it loads its rows of x, and one of eight weight rows, which all lanes receive by shuffles: what is loaded serves
 // the whole tile. A step takes DEEP vec4s of k. Gated weights lie in blocks of eight: four values, then their four gates.
 // With SHARE 3 the three taps of a line of a convolution use the same rows of x, moved by one lane.

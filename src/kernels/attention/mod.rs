@@ -17,6 +17,7 @@ mod tiling;
 
 pub use patches::{Distinct, PatchGeometry, patch_origin};
 pub use record::{Params, SPEC, record, record_windows};
+pub(super) use tiling::tiles_of_kind;
 pub use tiling::{Engine, Problem, Scope, Tiling, tiling};
 
 use crate::tensor::Tensor;

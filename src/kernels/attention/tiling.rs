@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{Heads, PatchGeometry};
-use crate::gpu::{Caps, Coop, DeviceClass};
+use crate::gpu::{Caps, Coop, Tile, TileKind};
 
 /// The implementation of the slot `attend`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -76,13 +76,7 @@ impl CoopTile {
     /// The largest tile within the limits that queries which share `sharing` rows fill.
     fn choose(caps: &Caps, coop: Coop, dim: u32, sharing: u32) -> Option<Self> {
         let padded = dim.next_multiple_of(coop.side);
-        // Measured on an NVIDIA H200: more subgroups hide more than two matrices of queries each, or longer tiles, save.
-        // A software device only tests: its compiler unrolls every product.
-        let (most, block_k) = match padded {
-            _ if coop.subgroup < 16 => (2, 32),
-            0..=64 => (8, 32),
-            _ => (4, 32),
-        };
+        let [most, block_k, ..] = tile_of(caps, dim.div_ceil(4))?.map(u32::from);
         let most = sharing.div_ceil(coop.side).min(most);
         (1..=most).rev().map(|subgroups| Self { coop, subgroups, block_k, dim: padded }).find(|t| {
             t.invocations() <= caps.limits.invocations && t.bytes() <= caps.limits.workgroup_bytes
@@ -107,6 +101,40 @@ impl CoopTile {
     }
 }
 
+/// Heads up to here are narrow.
+const NARROW_D4: u32 = 16;
+
+/// The tiles that attention may take on a device with heads of `d4` vec4s, best first where nothing was measured: of
+/// [`CoopTile`] the most subgroups, and keys; of `lanes` queries of a lane. None where there is no choice.
+fn tiles(caps: &Caps, d4: u32) -> &'static [Tile] {
+    match (caps.coop, d4) {
+        // Unrolled code and the vectors kept per lane grow with d4 times the queries per lane.
+        _ if caps.has_vectors(LANES) && d4 <= 4 => &[[8, 0, 0, 0, 0]],
+        _ if caps.has_vectors(LANES) && d4 <= NARROW_D4 => {
+            &[[4, 0, 0, 0, 0], [8, 0, 0, 0, 0], [2, 0, 0, 0, 0]]
+        }
+        _ if caps.has_vectors(LANES) => &[[2, 0, 0, 0, 0], [4, 0, 0, 0, 0]],
+        // A software device only tests: its compiler unrolls every product.
+        (Some(coop), _) if coop.subgroup < 16 => &[[2, 32, 0, 0, 0], [1, 32, 0, 0, 0]],
+        // Measured on an NVIDIA H200: more subgroups hide more than two matrices of queries each, or longer tiles, save.
+        (Some(_), 0..=NARROW_D4) => &[[8, 32, 0, 0, 0], [4, 32, 0, 0, 0], [8, 64, 0, 0, 0]],
+        (Some(_), _) => &[[4, 32, 0, 0, 0], [8, 32, 0, 0, 0], [2, 32, 0, 0, 0]],
+        (None, _) => &[],
+    }
+}
+
+/// The tile measured for such heads, else the first.
+fn tile_of(caps: &Caps, d4: u32) -> Option<Tile> {
+    let kind = if d4 <= NARROW_D4 { TileKind::Attention } else { TileKind::AttentionWide };
+    let tiles = tiles(caps, d4);
+    caps.tiles.get(kind).filter(|tile| tiles.contains(tile)).or(tiles.first().copied())
+}
+
+/// The tiles that `kind` of attention may take, best first where nothing was measured.
+pub fn tiles_of_kind(caps: &Caps, kind: TileKind) -> &'static [Tile] {
+    tiles(caps, if kind == TileKind::AttentionWide { 2 * NARROW_D4 } else { NARROW_D4 })
+}
+
 /// The engine and tile that suit a device.
 pub fn tiling(caps: &Caps, p: &Problem) -> Tiling {
     let d4 = p.heads.dim.div_ceil(4);
@@ -118,14 +146,9 @@ pub fn tiling(caps: &Caps, p: &Problem) -> Tiling {
     if !p.heads.dim.is_multiple_of(4) {
         return Tiling { engine: Engine::Columns, block_q: 1, slice4: d4 };
     }
-    let vectors = caps.class == DeviceClass::Cpu && caps.subgroups && caps.subgroup_min >= LANES;
+    let vectors = caps.has_vectors(LANES);
     if vectors && d4 <= 32 {
-        // Unrolled code and the vectors kept per lane grow with d4 times the queries per lane.
-        let most = match d4 {
-            0..=4 => 8,
-            5..=16 => 4,
-            _ => 2,
-        };
+        let most = tile_of(caps, d4).map_or(1, |[most, ..]| u32::from(most));
         let per_lane = sharing.div_ceil(LANES).clamp(1, most);
         return Tiling { engine: Engine::Lanes, block_q: LANES * per_lane, slice4: d4 };
     }
