@@ -179,6 +179,50 @@ fn bench_cascade_times_every_step_of_every_stage() {
     refuses(&["bench", "cascade", "-m", "/no/such/model"], 1, "/no/such/model");
 }
 
+#[cfg(feature = "embedded")]
+#[test]
+fn bench_startup_times_a_process_twice() {
+    let output =
+        scalediff(&["bench", "startup", "--json", "-W", "64", "-H", "64", "--cfg-scale", "1"]);
+    assert!(output.status.success(), "{}", text(&output));
+    let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+    let caches: Vec<String> = lines
+        .lines()
+        .map(|line| {
+            let json: serde_json::Value = serde_json::from_str(line).unwrap();
+            let seconds: Vec<f64> = serde_json::from_value(json["seconds"].clone()).unwrap();
+            assert!(seconds.len() == 5 && seconds[0] > 0.0 && seconds.is_sorted(), "{line}");
+            json["cache"].as_str().unwrap().to_string()
+        })
+        .collect();
+    assert_eq!(caches, ["empty", "filled"]);
+    refuses(&["bench", "startup", "-m", "/no/such/model"], 1, "timed run");
+}
+
+#[test]
+fn tune_keeps_what_it_measured_and_later_runs_read_it() {
+    let root = folder("tune");
+    let file = root.join("tiles.json");
+    let named = file.to_str().unwrap();
+    // So short that few cases are tried.
+    let output =
+        scalediff(&["tune", "--seconds", "0.01", "--max-seconds", "0.01", "--tuning", named]);
+    assert!(output.status.success(), "{}", text(&output));
+    let json: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    assert_eq!(json["devices"].as_array().unwrap().len(), 1);
+    assert!(json["devices"][0]["device"].as_str().unwrap().contains("Vulkan"), "{json}");
+    let list = scalediff(&["plan", "--tuning", named]);
+    assert!(list.status.success(), "{}", text(&list));
+
+    refuses_to_generate(&["--tuning", root.join("none.json").to_str().unwrap()], 1, "none.json");
+    std::fs::write(&file, "tiles").unwrap();
+    refuses_to_generate(&["--tuning", named], USAGE, "no tuning file");
+    refuses(&["tune", "--tuning", named], USAGE, "no tuning file");
+    refuses(&["tune", "--tuning", "/no/such/folder/tiles.json"], USAGE, "does not exist");
+    refuses(&["tune", "--seconds", "0"], USAGE, "seconds");
+}
+
 #[test]
 fn devices_lists_at_least_one() {
     let output = scalediff(&["devices"]);

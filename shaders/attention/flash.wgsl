@@ -13,7 +13,7 @@
 //   stand there too. The slot `bias` adds to every score by head and distance.
 //   The keys of a dispatch are those in the bound rows of k and v; with the slot `carry` not `none`,
 //   several dispatches see one segment of the keys each.
-//   The slot `attend` is the engine: coop (matrix units), tile (GPUs), lanes (wide CPU vectors), columns (any alignment, slow).
+//   The slot `attend` is the engine: coop and coop_wide (matrix units), tile (GPUs), lanes (wide CPU vectors), columns (any alignment, slow).
 #bind read q
 #bind read k
 #bind read v

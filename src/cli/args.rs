@@ -403,6 +403,9 @@ pub enum BenchCommand {
     ///
     /// Without --attention: npa, multidiffusion and full, one after the other.
     Cascade(BenchCascadeArgs),
+    /// Time from the start of the process to its first dispatch and steps, with the driver's cache of compiled shaders
+    /// empty and then filled (drivers of Mesa and NVIDIA).
+    Startup(BenchStartupArgs),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -412,6 +415,20 @@ pub struct BenchCascadeArgs {
     /// Also write a JSON object per kind of attention, one a line.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct BenchStartupArgs {
+    #[command(flatten)]
+    pub request: RequestArgs,
+    /// Print a JSON object for each run instead.
+    #[arg(long)]
+    pub json: bool,
+    /// Be the run that is timed.
+    #[arg(long, hide = true)]
+    pub marks: bool,
     #[command(flatten)]
     pub device: DeviceArgs,
 }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use super::args::{BenchArgs, BenchCascadeArgs, BenchCommand};
 use super::generate::{open_model, print_device};
 use super::progress::Progress;
-use super::watch;
+use super::{startup, watch};
 use crate::bench::{
     CascadeTime, Earlier, Options, Outcome, Peak, Ratios, Report, open, run as run_cases, select,
     time_cascade,
@@ -20,8 +20,10 @@ use crate::scalediff::StageAttention;
 
 /// Prints a line for every case as soon as it is known; exit code 1 when one is wrong.
 pub fn run(args: &BenchArgs) -> Result<ExitCode> {
-    if let Some(BenchCommand::Cascade(args)) = &args.whole {
-        return cascade(args).map(|()| ExitCode::SUCCESS);
+    match &args.whole {
+        Some(BenchCommand::Cascade(args)) => return cascade(args).map(|()| ExitCode::SUCCESS),
+        Some(BenchCommand::Startup(args)) => return startup::run(args).map(|()| ExitCode::SUCCESS),
+        None => {}
     }
     let cases = select(&args.filter)?;
     if args.list {

@@ -28,6 +28,7 @@ mod metadata;
 mod output;
 mod plan;
 mod progress;
+mod startup;
 mod tune;
 mod verify;
 mod watch;

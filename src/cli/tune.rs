@@ -1,7 +1,7 @@
 //! `scalediff tune`, and where its file lies.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::args::{DeviceArgs, TuneArgs};
@@ -9,32 +9,18 @@ use super::generate::print_device;
 use crate::bench::{Options, Outcome, Peak, Trial, open, tune};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::gpu::{Gpu, TileKind, Tiles, Tuning};
+use crate::gpu::{TileKind, Tuning};
 
 /// What `--tuning` takes for the kernels' own choice.
 const NONE: &str = "none";
 
 /// Tries every tile, a line each, and keeps the fastest in the tuning file; exit code 1 when one is wrong.
 pub fn run(args: &TuneArgs) -> Result<ExitCode> {
-    let device = &args.device;
-    let file = match &device.tuning {
-        Some(path) if path.as_os_str() == NONE => None,
-        Some(path) => Some(path.clone()),
-        None => Some(default_file()?),
-    };
-    if let Some(file) = &file {
-        if let (None, Some(folder)) = (&device.tuning, file.parent()) {
-            std::fs::create_dir_all(folder).map_err(|e| {
-                Error::io(format!("cannot create {}", folder.display()), e)
-                    .with_hint("say where the file shall lie with --tuning FILE")
-            })?;
-        }
-        files::check_place(file)?;
-    }
-    let untuned = DeviceArgs { tuning: Some(NONE.into()), ..device.clone() };
+    let mut kept = Kept::open(&args.device.tuning)?;
+    let untuned = DeviceArgs { tuning: Some(NONE.into()), ..args.device.clone() };
     let gpu = open(&untuned.gpu_options(true)?)?;
     print_device(&gpu);
-    let dtype = device.precision().dtype();
+    let dtype = args.device.precision().dtype();
     let options = Options { dtype, seconds: args.seconds, max_seconds: args.max_seconds };
     let peak = Peak::measure(&gpu)?;
     outln!("{:<34} {:<18} {:>12} {:>9}", "case", "tile", "median ms", "speed");
@@ -48,8 +34,53 @@ pub fn run(args: &TuneArgs) -> Result<ExitCode> {
         outln!("{}", line(trial, own));
         Ok(())
     })?;
-    report(&gpu, tiles, file.as_deref())?;
+    let faster: Vec<String> = TileKind::ALL
+        .into_iter()
+        .filter_map(|kind| tiles.get(kind).map(|t| format!("{kind:?} {}", numbers(&t))))
+        .collect();
+    match faster.as_slice() {
+        [] => outln!("\nnothing is faster than what the kernels choose"),
+        faster => outln!("\nfaster: {}", faster.join("; ")),
+    }
+    kept.tuning.set(gpu.facts(), tiles);
+    if let Some(file) = &kept.file {
+        kept.tuning.write(file)?;
+        outln!("written to {}", file.display());
+    }
     Ok(ExitCode::from(u8::from(failed)))
+}
+
+/// What is known before, and where it goes.
+struct Kept {
+    file: Option<PathBuf>,
+    tuning: Tuning,
+}
+
+impl Kept {
+    /// Finds out before anything is measured whether the file can be written.
+    fn open(named: &Option<PathBuf>) -> Result<Self> {
+        let file = match named {
+            Some(path) if path.as_os_str() == NONE => {
+                return Ok(Self { file: None, tuning: Tuning::default() });
+            }
+            Some(path) => path.clone(),
+            None => default_file()?,
+        };
+        if let (None, Some(folder)) = (named, file.parent()) {
+            std::fs::create_dir_all(folder).map_err(|e| {
+                Error::io(format!("cannot create {}", folder.display()), e)
+                    .with_hint("say where the file shall lie with --tuning FILE")
+            })?;
+        }
+        files::check_place(&file)?;
+        let tuning = match (named, file.exists()) {
+            (_, false) => Tuning::default(),
+            (Some(_), true) => Tuning::read(&file)?,
+            // Ours to replace.
+            (None, true) => Tuning::read(&file).unwrap_or_default(),
+        };
+        Ok(Self { file: Some(file), tuning })
+    }
 }
 
 fn line(trial: &Trial, own: Option<f64>) -> String {
@@ -70,23 +101,6 @@ fn line(trial: &Trial, own: Option<f64>) -> String {
 fn numbers(tile: &[u8]) -> String {
     let used: Vec<String> = tile.iter().filter(|n| **n > 0).map(u8::to_string).collect();
     used.join(",")
-}
-
-fn report(gpu: &Gpu, tiles: Tiles, file: Option<&Path>) -> Result<()> {
-    let faster: Vec<String> = TileKind::ALL
-        .into_iter()
-        .filter_map(|kind| tiles.get(kind).map(|t| format!("{kind:?} {}", numbers(&t))))
-        .collect();
-    match faster.as_slice() {
-        [] => outln!("\nnothing is faster than what the kernels choose"),
-        faster => outln!("\nfaster: {}", faster.join("; ")),
-    }
-    let Some(file) = file else { return Ok(()) };
-    let mut tuning = if file.exists() { Tuning::read(file)? } else { Tuning::default() };
-    tuning.set(gpu.facts(), tiles);
-    tuning.write(file)?;
-    outln!("written to {}", file.display());
-    Ok(())
 }
 
 /// What `--tuning` asks for.

@@ -1,9 +1,10 @@
 //! Opening an adapter, or becoming a guest on a device that the caller owns.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::caps::{Caps, DeviceClass, Limits, Tier};
 use super::coop;
@@ -347,13 +348,46 @@ impl Gpu {
     /// # Errors
     /// The shader does not compile on this device; the message cites the WGSL line.
     pub fn pipeline(&self, spec: &'static KernelSpec, variant: &Variant) -> Result<Arc<Pipeline>> {
-        let key = (spec.name, variant.clone());
-        if let Some(found) = lock(&self.pipelines).get(&key) {
-            return Ok(Arc::clone(found));
+        if let Some(found) = self.compiled(spec, variant) {
+            return Ok(found);
         }
         let built = Arc::new(Pipeline::build(self, spec, variant, self.shader_checks)?);
-        lock(&self.pipelines).insert(key, Arc::clone(&built));
+        lock(&self.pipelines).insert((spec.name, variant.clone()), Arc::clone(&built));
         Ok(built)
+    }
+
+    fn compiled(&self, spec: &KernelSpec, variant: &Variant) -> Option<Arc<Pipeline>> {
+        lock(&self.pipelines).get(&(spec.name, variant.clone())).map(Arc::clone)
+    }
+
+    /// Compiles what is missing of many pipelines on all processors: most of what a first step waits for. One that does not
+    /// compile is left to [`Gpu::pipeline`], which says so.
+    pub(crate) fn prepare<'v>(
+        &self,
+        wanted: impl Iterator<Item = (&'static KernelSpec, &'v Variant)>,
+    ) {
+        let mut seen = HashSet::new();
+        let missing: Vec<_> = wanted
+            .filter(|(spec, variant)| seen.insert((spec.name, *variant)))
+            .filter(|(spec, variant)| self.compiled(spec, variant).is_none())
+            .collect();
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some((spec, variant)) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if let Err(e) = self.pipeline(spec, variant) {
+                    log::debug!("{e}");
+                }
+            }
+        };
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(missing.len());
+        let start = Instant::now();
+        thread::scope(|scope| {
+            (1..threads).for_each(|_| drop(scope.spawn(work)));
+            work();
+        });
+        if !missing.is_empty() {
+            log::debug!("{} pipelines in {:.3} s", missing.len(), start.elapsed().as_secs_f64());
+        }
     }
 
     /// The layout for a list of accesses, made once.

@@ -69,6 +69,7 @@ impl Plan {
     /// A binding, buffer or device limit that no cut can meet, or a shader that does not compile.
     pub fn compile(gpu: &Gpu, graph: &Graph, slabs: &Slabs) -> Result<Self> {
         let layout = Layout::new(graph, &gpu.caps().limits)?;
+        gpu.prepare(graph.ops.iter().map(|op| (op.spec, &op.variant)));
         let scope = gpu.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let site = Site::new(gpu, &layout, slabs)?;
         let steps = site.steps(graph)?;

@@ -5,8 +5,8 @@
 //! `load_NAME(i)` / `store_NAME(i, v)` over vec4s of the element type that the variant picked
 //! (`#bind raw ACCESS NAME: TYPE` declares it literally), and `#import NAME` pastes
 //! `shaders/lib/NAME.wgsl`, or the implementation that fills the slot NAME, once. `#unroll NAME CONSTANT` repeats the
-//! lines up to its `#end`, with NAME as a constant of each round; `#when SLOT IMPLEMENTATION` keeps them only where
-//! that fills the slot.
+//! lines up to its `#end`, with NAME as a constant of each round; `#when SLOT IMPLEMENTATION …` keeps them only where
+//! one of those fills the slot.
 
 use super::{Elem, KernelSpec, Variant, source};
 use crate::error::{Error, Result};
@@ -125,8 +125,9 @@ impl Composer<'_> {
                 }
             } else if let Some(condition) = line.strip_prefix("#when ") {
                 let body = block(&mut lines).map_err(at)?;
-                let (slot, wanted) = condition.trim().split_once(' ').unwrap_or((condition, ""));
-                if self.variant.slot_of(slot) == Some(wanted) {
+                let mut words = condition.split_whitespace();
+                let filled = words.next().and_then(|slot| self.variant.slot_of(slot));
+                if words.any(|wanted| filled == Some(wanted)) {
                     self.lines(file, body)?;
                 }
             } else {

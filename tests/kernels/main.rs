@@ -88,7 +88,8 @@ impl Recorded {
 
     /// Whether attention runs on matrix units.
     fn attends_on_units(&self) -> bool {
-        self.graph.ops().iter().any(|op| op.variant.slot_of("attend") == Some("coop"))
+        let on_units = |slot: &str| slot.starts_with("coop");
+        self.graph.ops().iter().any(|op| op.variant.slot_of("attend").is_some_and(on_units))
     }
 
     /// What runs: tiers that choose the same for a case need not both run it.

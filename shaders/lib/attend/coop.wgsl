@@ -1,4 +1,4 @@
-// Engine `coop`: for GPUs with matrix units. A workgroup takes BLOCK_Q queries of one head, SIDE to a subgroup,
+// Engine `coop`: for GPUs with matrix units, and heads of at most 128 channels. A workgroup takes BLOCK_Q queries of one head, SIDE to a subgroup,
 // and streams the keys in tiles of BLOCK_K through workgroup memory as halves; the next tile is on its way in
 // registers meanwhile. QKᵀ and PV run on matrix units with f32 sums.
 // Matrices are opaque, so scores pass through workgroup memory to the lanes that own their row, LANES lanes to a row; each
@@ -9,6 +9,7 @@
 #import side
 #import cells
 #import operand_octets
+#import probabilities
 const Q_SCALE: f32 = 1.0;   // halves of scaled queries would lose digits: scores are scaled
 const RISE: f32 = 8.0;
 const LANES: u32 = SUBGROUP / SIDE;
@@ -36,32 +37,8 @@ fn put_v(row: u32, d8: u32, v: mat2x4<f16>) {
     let c = cells(v);
     for (var i = 0u; i < CELLS; i++) { tile_v[(row * KV_PITCH + d8) * CELLS + i] = c[i]; }
 }
-fn put_weights(row: u32, k8: u32, a: vec4<f32>, b: vec4<f32>) {
-    let c = cells(mat2x4(vec4<f16>(a), vec4<f16>(b)));
-    for (var i = 0u; i < CELLS; i++) { weights[(row * P_PITCH + k8) * CELLS + i] = c[i]; }
-}
-fn score4(row: u32, k4: u32) -> vec4<f32> {
-    let i = row * S_PITCH + 4u * k4;
-    return vec4(scores[i], scores[i + 1u], scores[i + 2u], scores[i + 3u]);
-}
-fn put_score4(row: u32, k4: u32, v: vec4<f32>) {
-    let i = row * S_PITCH + 4u * k4;
-    scores[i] = v.x;
-    scores[i + 1u] = v.y;
-    scores[i + 2u] = v.z;
-    scores[i + 3u] = v.w;
-}
-// Over the lanes of a row, which lie side by side.
-fn row_max(v: f32) -> f32 {
-    var m = v;
-    for (var i = 1u; i < LANES; i *= 2u) { m = max(m, subgroupShuffleXor(m, i)); }
-    return m;
-}
-fn row_sum(v: f32) -> f32 {
-    var s = v;
-    for (var i = 1u; i < LANES; i *= 2u) { s += subgroupShuffleXor(s, i); }
-    return s;
-}
+fn score4(row: u32, k4: u32) -> vec4<f32> { return score4_at(row * S_PITCH + 4u * k4); }
+fn put_score4(row: u32, k4: u32, v: vec4<f32>) { put_score4_at(row * S_PITCH + 4u * k4, v); }
 
 // A thread's part of the next tile of keys and values, zero beyond their end.
 struct Next { k: array<mat2x4<f16>, KV_LOADS>, v: array<mat2x4<f16>, KV_LOADS> }
@@ -77,14 +54,6 @@ fn send(next: ptr<function, Next>, keys: Keys, t0: u32, head: u32, lid: u32) {
             (*next).v[i] = value8(keys.text, row, head, e % ROW8);
         }
     #end
-}
-
-// Eight probabilities of scores a and b, as halves see them, to `row` and octet k8.
-fn weigh(a: vec4<f32>, b: vec4<f32>, top: f32, row: u32, k8: u32) -> f32 {
-    let p = select(exp2(a - top), vec4(0.0), a == vec4(LOWEST));
-    let q = select(exp2(b - top), vec4(0.0), b == vec4(LOWEST));
-    put_weights(row, k8, p, q);
-    return dot(p + q, vec4(1.0));
 }
 
 @compute @workgroup_size(WG)
@@ -178,15 +147,13 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
                 coopStoreT(s[n], &scores[at], s_pitch);
             #end
             workgroupBarrier();
-            // Keys beyond the end, or after the query, get a score that no maximum takes.
             var own_scores: array<vec4<f32>, OWN4>;
             var highest = LOWEST;
             #unroll i OWN4
                 let k4 = (i / 2u * LANES + part) * 2u + i % 2u;
                 let t = vec4(t0 + 4u * k4) + vec4(0u, 1u, 2u, 3u);
-                var seen = t < vec4(keys.end);
-                if (SCOPE == CAUSAL) { seen = seen & (t <= vec4(tile.first + own)); }
-                let v = select(vec4(LOWEST), score4(own, k4) * SCALE + bias_of(head, tile.first + own, t.x), seen);
+                let score = score4(own, k4) * SCALE + bias_of(head, tile.first + own, t.x);
+                let v = seen_or_lowest(score, t, keys.end, tile.first + own);
                 highest = max(highest, max(max(v.x, v.y), max(v.z, v.w)));
                 own_scores[i] = v;
             #end

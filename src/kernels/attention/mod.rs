@@ -4,7 +4,8 @@
 //! patches it stands at the corner of each window, and its own queries are answered once for each window
 //! that differs ([`record_windows`]); [`super::window_mean`] averages the answers.
 //!
-//! Five engines fill the slot `attend`: `coop` (GPUs with matrix units), `tile` (GPUs: keys and values through workgroup memory),
+//! Six engines fill the slot `attend`: `coop` (GPUs with matrix units) and `coop_wide` (the same, heads of more than 128
+//! channels, spread over the subgroups), `tile` (GPUs: keys and values through workgroup memory),
 //! `lanes` (processors: keys and values broadcast out of vector registers), `wide` (processors: heads
 //! of more than 128 channels, spread over the lanes) and `columns` (any head size and alignment, slow).
 //! Keys that exceed a binding come in segments: one op each, which hand (maximum, sum, accumulator) on

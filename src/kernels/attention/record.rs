@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytemuck::NoUninit;
 
 use super::check::check;
-use super::tiling::{CoopTile, Engine, Problem, Scope, Tiling, tiling};
+use super::tiling::{CoopTile, CoopWideTile, Engine, Problem, Scope, Tiling, tiling};
 use super::{Attention, AttentionScope, PatchGeometry};
 use crate::error::Result;
 use crate::gpu::{Caps, Coop};
@@ -83,7 +83,7 @@ fn choose(caps: &Caps, a: &Attention, p: &Problem, carry: Carry, out: DType) -> 
     let paired = p.paired && matches!(tiling.engine, Engine::Lanes | Engine::Wide);
     let elem = |dtype| if paired { caps.elem_pairs(dtype) } else { caps.elem(dtype) };
     let elem_in = |dtype| match tiling.engine {
-        Engine::Coop(_) => Elem::Octets,
+        Engine::Coop(_) | Engine::CoopWide(_) => Elem::Octets,
         _ => elem(dtype),
     };
     let kv = elem_in(a.k.tensor.dtype);
@@ -97,6 +97,7 @@ fn choose(caps: &Caps, a: &Attention, p: &Problem, carry: Carry, out: DType) -> 
     };
     let variant = match tiling.engine {
         Engine::Coop(t) => units(t),
+        Engine::CoopWide(t) => units_wide(t),
         _ => Variant::new(),
     };
     variant
@@ -117,6 +118,7 @@ fn choose(caps: &Caps, a: &Attention, p: &Problem, carry: Carry, out: DType) -> 
                 Engine::Wide => "wide",
                 Engine::Columns => "columns",
                 Engine::Coop(_) => "coop",
+                Engine::CoopWide(_) => "coop_wide",
             },
         )
         .slot("text", text)
@@ -149,6 +151,24 @@ fn units(t: CoopTile) -> Variant {
         .num("OWN4", own4)
         .num("OWN8", own4 / 2)
         .num("KV_LOADS", (t.block_k * t.dim / 8).div_ceil(t.invocations()))
+}
+
+/// The constants of `attend/coop_wide.wgsl`.
+fn units_wide(t: CoopWideTile) -> Variant {
+    let Coop { side, subgroup, scalars } = t.coop;
+    let (tiles, own8) = (t.dim / side, t.block_k() / (8 * t.lanes()));
+    Variant::new()
+        .coop(side, subgroup, scalars)
+        .num("WG", t.invocations())
+        .num("BLOCK_K", t.block_k())
+        .num("Q_ROWS", t.q_rows)
+        .num("K_TILES", t.k_tiles)
+        .num("PARTS", t.parts)
+        .num("PART_TILES", tiles / t.parts)
+        .num("OWN_TILES", tiles / t.subgroups())
+        .num("OWN4", 2 * own8)
+        .num("OWN8", own8)
+        .num("KV_LOADS", (t.block_k() * t.dim / 8).div_ceil(t.invocations()))
 }
 
 /// Records attention per head; the result has q's rows and `count × dim` channels.

@@ -13,6 +13,7 @@ pub enum Engine {
     Wide,
     Columns,
     Coop(CoopTile),
+    CoopWide(CoopWideTile),
 }
 
 /// The tile of `attend/coop.wgsl`.
@@ -24,6 +25,19 @@ pub struct CoopTile {
     /// Keys of a tile.
     pub block_k: u32,
     /// Channels of a head, padded to whole matrices.
+    pub dim: u32,
+}
+
+/// The tile of `attend/coop_wide.wgsl`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CoopWideTile {
+    pub coop: Coop,
+    /// Matrices of queries, no more than of keys, and of keys, at most two.
+    pub q_rows: u32,
+    pub k_tiles: u32,
+    /// Parts of a head whose scores are added.
+    pub parts: u32,
+    /// Channels of a head, padded to whole matrices for every subgroup.
     pub dim: u32,
 }
 
@@ -101,6 +115,57 @@ impl CoopTile {
     }
 }
 
+impl CoopWideTile {
+    /// The largest tile within the limits.
+    fn choose(caps: &Caps, coop: Coop, dim: u32) -> Option<Self> {
+        let candidates: &[(u32, u32, u32)] = match coop.subgroup {
+            // A software device only tests.
+            0..16 => &[(1, 1, 2)],
+            64.. => &[(2, 2, 1), (1, 1, 4)],
+            _ => &[(2, 2, 2), (1, 1, 8)],
+        };
+        let tile = |&(q_rows, k_tiles, parts): &(u32, u32, u32)| {
+            let dim = dim.next_multiple_of(q_rows * k_tiles * parts * coop.side);
+            Self { coop, q_rows, k_tiles, parts, dim }
+        };
+        candidates.iter().map(tile).find(|t| {
+            t.invocations() <= caps.limits.invocations && t.bytes() <= caps.limits.workgroup_bytes
+        })
+    }
+
+    pub fn subgroups(self) -> u32 {
+        self.q_rows * self.k_tiles * self.parts
+    }
+
+    pub fn invocations(self) -> u32 {
+        self.subgroups() * self.coop.subgroup
+    }
+
+    pub fn block_q(self) -> u32 {
+        self.q_rows * self.coop.side
+    }
+
+    pub fn block_k(self) -> u32 {
+        self.k_tiles * self.coop.side
+    }
+
+    /// Lanes that own a row of scores, eight keys each at least; the state has room for the sums of four.
+    pub fn lanes(self) -> u32 {
+        (self.invocations() / self.block_q()).min(self.block_k() / 8).min(4)
+    }
+
+    /// Workgroup memory: keys or values and probabilities as halves, scores of every part as f32, rows padded; a vec4 for
+    /// every row; a flag.
+    fn bytes(self) -> u32 {
+        let (rows, keys) = (self.block_q(), self.block_k());
+        2 * keys * (self.dim + 8)
+            + 2 * rows * (keys + 8)
+            + 4 * self.parts * rows * (keys + 8)
+            + 16 * rows
+            + 16
+    }
+}
+
 /// Heads up to here are narrow.
 const NARROW_D4: u32 = 16;
 
@@ -157,10 +222,17 @@ pub fn tiling(caps: &Caps, p: &Problem) -> Tiling {
         return Tiling { engine: Engine::Wide, block_q: sharing.min(8), slice4: d4 };
     }
     let block_q = [16, 32].into_iter().find(|b| *b >= sharing).unwrap_or(64);
-    if let Some(coop) = caps.coop.filter(|_| p.halves && p.paired && d4 <= COOP_D4)
-        && let Some(tile) = CoopTile::choose(caps, coop, p.heads.dim, sharing)
-    {
-        return Tiling { engine: Engine::Coop(tile), block_q: tile.block_q(), slice4: d4 };
+    let units = caps.coop.filter(|_| p.halves && p.paired).and_then(|coop| {
+        if d4 <= COOP_D4 {
+            let tile = CoopTile::choose(caps, coop, p.heads.dim, sharing)?;
+            Some((Engine::Coop(tile), tile.block_q()))
+        } else {
+            let tile = CoopWideTile::choose(caps, coop, p.heads.dim)?;
+            Some((Engine::CoopWide(tile), tile.block_q()))
+        }
+    });
+    if let Some((engine, block_q)) = units {
+        return Tiling { engine, block_q, slice4: d4 };
     }
     Tiling { engine: Engine::Tile, block_q, slice4: d4.min(TILE_SLICE4) }
 }
@@ -171,6 +243,7 @@ impl Tiling {
         match self.engine {
             Engine::Tile => BLOCK_K,
             Engine::Coop(t) => t.block_k,
+            Engine::CoopWide(t) => t.block_k(),
             Engine::Lanes | Engine::Wide => LANES,
             Engine::Columns => 1,
         }
@@ -183,7 +256,7 @@ impl Tiling {
             Engine::Columns => 3 * (heads.count * heads.dim).div_ceil(4),
             Engine::Lanes | Engine::Wide => heads.count * (d4 + 1),
             // Maximum, and the sums of up to four lanes that share a row.
-            Engine::Coop(_) => heads.count * (d4 + 2),
+            Engine::Coop(_) | Engine::CoopWide(_) => heads.count * (d4 + 2),
             // Maximum, and a sum from each of the lanes that share a row.
             Engine::Tile => heads.count * d4.div_ceil(self.slice4) * (self.slice4 + 3),
         }
@@ -199,7 +272,9 @@ impl Tiling {
             Engine::Columns => {
                 ((rows.end - rows.start) * (p.heads.count * p.heads.dim).div_ceil(4)).div_ceil(64)
             }
-            Engine::Lanes | Engine::Wide | Engine::Coop(_) => tiles * p.heads.count,
+            Engine::Lanes | Engine::Wide | Engine::Coop(_) | Engine::CoopWide(_) => {
+                tiles * p.heads.count
+            }
             Engine::Tile => tiles * p.heads.count * p.heads.dim.div_ceil(4).div_ceil(self.slice4),
         }
     }
