@@ -45,11 +45,23 @@ impl SelfAttention {
         heads: u32,
         bias: bool,
     ) -> Result<Self> {
+        Self::load_scaled(w, names, width, heads, bias, 1.0)
+    }
+
+    /// The same beside a residual that is stored times `scale`.
+    pub fn load_scaled(
+        w: &Weights,
+        names: &ProjectionNames,
+        width: u32,
+        heads: u32,
+        bias: bool,
+        scale: f32,
+    ) -> Result<Self> {
         let heads = heads_of(w, width, heads)?;
         let parts = [w.at_any(names.q), w.at_any(names.k), w.at_any(names.v)];
         Ok(Self {
             qkv: Linear::load_joined(&parts, width, width, bias)?,
-            out: Linear::load(&w.at_any(names.out), width, width)?,
+            out: Linear::load(&w.at_any(names.out).times(scale), width, width)?,
             heads,
             width,
         })

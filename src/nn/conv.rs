@@ -21,6 +21,22 @@ impl Conv2d {
         Self::load_first(w, c_out, c_in, size, c_out)
     }
 
+    /// Of an input that is stored times `from`, to an output times `to`.
+    pub fn load_scaled(
+        w: &Weights,
+        c_out: u32,
+        c_in: u32,
+        size: u32,
+        (from, to): (f32, f32),
+    ) -> Result<Self> {
+        Ok(Self {
+            weight: w.times(to / from).conv(c_out, c_in, size, c_out)?,
+            bias: w.at("bias").times(to).vector(c_out, c_out)?,
+            c_out,
+            size,
+        })
+    }
+
     /// The first `keep` of `c_out` output channels.
     pub fn load_first(w: &Weights, c_out: u32, c_in: u32, size: u32, keep: u32) -> Result<Self> {
         Ok(Self {
@@ -36,9 +52,9 @@ impl Conv2d {
         self.record(g, x, None, Geometry::same(x.shape, self.size), Self::plain(x))
     }
 
-    /// Bytes of what [`Conv2d::forward`] makes of `x`.
-    pub fn same_bytes(&self, x: Tensor) -> u64 {
-        Tensor { shape: x.shape.with_channels(self.c_out), ..x }.bytes()
+    /// Bytes of what [`Conv2d::forward_as`] makes of `x`.
+    pub fn same_bytes(&self, x: Tensor, dtype: DType) -> u64 {
+        Tensor { shape: x.shape.with_channels(self.c_out), dtype, ..x }.bytes()
     }
 
     /// Same size, stored as `out`.

@@ -17,28 +17,33 @@ pub struct ResnetBlock {
 }
 
 impl ResnetBlock {
-    /// `time` is the width of the time embedding, `None` in a VAE.
+    /// `time` is the width of the time embedding, `None` in a VAE. Input, output and what lies between are stored times
+    /// `scale`, which the norms take back.
     pub fn load(
         w: &Weights,
-        c_in: u32,
-        c_out: u32,
+        (c_in, c_out): (u32, u32),
         time: Option<u32>,
         groups: u32,
         eps: f32,
+        scale: f32,
     ) -> Result<Self> {
-        let time_emb_proj =
-            time.map(|t| Linear::load(&w.at("time_emb_proj"), c_out, t)).transpose()?;
+        let time_emb_proj = time
+            .map(|t| Linear::load(&w.at("time_emb_proj").times(scale), c_out, t))
+            .transpose()?;
+        let eps = eps * scale * scale;
+        let conv =
+            |name: &str, c_in: u32| Conv2d::load_scaled(&w.at(name), c_out, c_in, 3, (1.0, scale));
         let shortcut = w.at("conv_shortcut");
         Ok(Self {
             norm1: GroupNorm::load(&w.at("norm1"), c_in, groups, eps)?,
-            conv1: Conv2d::load(&w.at("conv1"), c_out, c_in, 3)?,
+            conv1: conv("conv1", c_in)?,
             time_emb_proj,
             norm2: GroupNorm::load(&w.at("norm2"), c_out, groups, eps)?,
-            conv2: Conv2d::load(&w.at("conv2"), c_out, c_out, 3)?,
+            conv2: conv("conv2", c_out)?,
             conv_shortcut: if c_in == c_out {
                 None
             } else {
-                Some(Conv2d::load(&shortcut, c_out, c_in, 1)?)
+                Some(Conv2d::load_scaled(&shortcut, c_out, c_in, 1, (scale, scale))?)
             },
         })
     }

@@ -46,10 +46,10 @@ const STREAM_ABOVE: u64 = 512 << 20;
 const STREAM: Stream = Stream { band_bytes: 128 << 20, kept_bytes: 1 << 30 };
 
 /// Pictures with larger tensors have the device to themselves.
-const LARGE: u64 = 4 << 30;
+const LARGE: u64 = 2 << 30;
 
 /// Records a graph, and again as a streamed one if it has large tensors: autoencoders work on whole pictures, and at
-/// 4096² a single tensor takes 16 GiB.
+/// 4096² a single tensor takes 8 GiB in f16.
 fn streamed_if_large<T>(
     caps: &Caps,
     record: impl Fn(&mut Graph) -> Result<T>,
@@ -132,10 +132,10 @@ pub fn encode_raw(
 }
 
 /// Whether the denoiser makes room for a picture of `height × width` latents.
-pub(super) fn is_large(config: &VaeConfig, height: u32, width: u32) -> bool {
+pub(super) fn is_large(config: &VaeConfig, dtype: DType, height: u32, width: u32) -> bool {
     let (factor, channels) = (config.factor(), config.channels[0]);
     let pixels = u64::from(height * factor) * u64::from(width * factor);
-    4 * u64::from(channels) * pixels > LARGE
+    dtype.bytes() * u64::from(channels) * pixels > LARGE
 }
 
 impl Codec for VaeCodec {
@@ -148,7 +148,7 @@ impl Codec for VaeCodec {
     }
 
     fn is_large(&self, height: u32, width: u32) -> bool {
-        is_large(&self.config, height, width)
+        is_large(&self.config, self.model.precision.dtype(), height, width)
     }
 
     fn decode(

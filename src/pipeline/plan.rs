@@ -118,7 +118,7 @@ pub fn plan(
         let (width, height) = size.stage_size(stage);
         let (h, w) = (height / vae.factor(), width / vae.factor());
         let latents = Shape::new(1, h, w, vae.latent_channels);
-        let beside = if is_large(&vae, h, w) { 0 } else { denoiser_bytes };
+        let beside = if is_large(&vae, precision.dtype(), h, w) { 0 } else { denoiser_bytes };
         let mut codec_bytes = decoder.slabs.bytes();
         if stage > 0 {
             codec_bytes += encoder.slabs.bytes();

@@ -65,7 +65,7 @@ impl<'a> Loader<'a> {
 
     /// The root of the checkpoint's names.
     pub fn root(&self) -> Weights<'_> {
-        Weights { loader: self, path: String::new() }
+        Weights { loader: self, path: String::new(), factor: 1.0 }
     }
 
     /// Ends the upload. Tensors that nothing asked for are logged.
@@ -107,6 +107,8 @@ impl<'a> Loader<'a> {
 pub struct Weights<'a> {
     loader: &'a Loader<'a>,
     path: String,
+    /// What values are multiplied by on their way to the device.
+    factor: f32,
 }
 
 impl<'a> Weights<'a> {
@@ -119,7 +121,18 @@ impl<'a> Weights<'a> {
             ("", name) => name.to_string(),
             (path, name) => format!("{path}.{name}"),
         };
-        Weights { loader: self.loader, path }
+        Weights { path, ..*self }
+    }
+
+    /// The same place, from which everything is loaded times `factor`: a power of two, so that nothing is rounded.
+    #[must_use]
+    pub fn times(&self, factor: f32) -> Weights<'a> {
+        Weights { path: self.path.clone(), factor: self.factor * factor, ..*self }
+    }
+
+    /// What matrices are stored in, where they fit.
+    pub fn dtype(&self) -> DType {
+        self.loader.dtype
     }
 
     /// The first of `names` below which tensors exist, for modules with an older spelling.
@@ -309,7 +322,7 @@ impl<'a> Weights<'a> {
         for (to, from) in
             values.chunks_exact_mut(padded as usize).zip(rows.chunks_exact(c as usize))
         {
-            to[..c as usize].copy_from_slice(from);
+            to.iter_mut().zip(from).for_each(|(to, from)| *to = from * self.factor);
         }
         let bytes = match dtype {
             DType::F32 => bytemuck::cast_slice(&values).to_vec(),
@@ -334,7 +347,7 @@ impl<'a> Weights<'a> {
             Source::Checkpoint(gpu, _) => gpu,
             Source::Shapes(limits) => return self.reserve(limits, shape, DType::F32),
         };
-        let mut values = values()?;
+        let mut values: Vec<f32> = values()?.iter().map(|v| v * self.factor).collect();
         values.resize(shape.channels as usize, 0.0);
         self.upload(gpu, bytemuck::cast_slice(&values), shape, DType::F32)
     }

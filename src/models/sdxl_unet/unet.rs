@@ -51,7 +51,7 @@ impl Unet {
         let time = 4 * first;
         let levels = c.channels.len();
         let resnet = |w: &Weights, c_in, c_out| {
-            ResnetBlock::load(w, c_in, c_out, Some(time), c.groups, c.eps)
+            ResnetBlock::load(w, (c_in, c_out), Some(time), c.groups, c.eps, 1.0)
         };
         let transformer = |w: &Weights, level: usize| {
             Transformer::load(

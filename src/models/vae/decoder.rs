@@ -1,6 +1,6 @@
 //! Latents to pixels.
 
-use super::{EPS, Mid, VaeConfig};
+use super::{EPS, Mid, VaeConfig, scale_of};
 use crate::error::Result;
 use crate::graph::Graph;
 
@@ -16,6 +16,8 @@ pub struct Decoder {
     up: Vec<(Vec<ResnetBlock>, Option<Conv2d>)>,
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
+    /// Of activations.
+    dtype: DType,
 }
 
 impl Decoder {
@@ -24,6 +26,7 @@ impl Decoder {
         let d = w.at("decoder");
         let levels = c.channels.len();
         let (first, last) = (c.channels[0], c.channels[levels - 1]);
+        let scale = scale_of(w.dtype());
         let mut width = last;
         let mut up = Vec::new();
         for (i, &out) in c.channels.iter().rev().enumerate() {
@@ -32,16 +35,17 @@ impl Decoder {
             for j in 0..=c.resnets_per_level {
                 resnets.push(ResnetBlock::load(
                     &b.at("resnets").at(j),
-                    width,
-                    out,
+                    (width, out),
                     None,
                     c.groups,
                     EPS,
+                    scale,
                 )?);
                 width = out;
             }
             let double = if i + 1 < levels {
-                Some(Conv2d::load(&b.at("upsamplers.0.conv"), out, out, 3)?)
+                let w = b.at("upsamplers.0.conv");
+                Some(Conv2d::load_scaled(&w, out, out, 3, (scale, scale))?)
             } else {
                 None
             };
@@ -54,11 +58,17 @@ impl Decoder {
             } else {
                 None
             },
-            conv_in: Conv2d::load(&d.at("conv_in"), last, latent, 3)?,
+            conv_in: Conv2d::load_scaled(&d.at("conv_in"), last, latent, 3, (1.0, scale))?,
             mid: Mid::load(&d.at("mid_block"), last, c)?,
             up,
-            conv_norm_out: GroupNorm::load(&d.at("conv_norm_out"), first, c.groups, EPS)?,
+            conv_norm_out: GroupNorm::load(
+                &d.at("conv_norm_out"),
+                first,
+                c.groups,
+                EPS * scale * scale,
+            )?,
             conv_out: Conv2d::load(&d.at("conv_out"), c.image_channels, first, 3)?,
+            dtype: w.dtype(),
         })
     }
 
@@ -68,7 +78,7 @@ impl Decoder {
             Some(conv) => g.scope("post_quant_conv", |g| conv.forward(g, latents))?,
             None => latents,
         };
-        x = g.scope("conv_in", |g| self.conv_in.forward(g, x))?;
+        x = g.scope("conv_in", |g| self.conv_in.forward_as(g, x, self.dtype))?;
         x = g.scope("mid_block", |g| self.mid.forward(g, x))?;
         // What is enlarged last, and by what, where the result is computed for each use.
         let mut enlarged: Option<(usize, &Conv2d)> = None;

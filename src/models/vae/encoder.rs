@@ -1,6 +1,6 @@
 //! Pixels to the mean of the posterior.
 
-use super::{EPS, Mid, VaeConfig};
+use super::{EPS, Mid, VaeConfig, scale_of};
 use crate::error::Result;
 use crate::graph::Graph;
 
@@ -16,6 +16,8 @@ pub struct Encoder {
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
     quant_conv: Option<Conv2d>,
+    /// Of activations.
+    dtype: DType,
 }
 
 impl Encoder {
@@ -24,6 +26,7 @@ impl Encoder {
         let e = w.at("encoder");
         let levels = c.channels.len();
         let (first, last) = (c.channels[0], c.channels[levels - 1]);
+        let scale = scale_of(w.dtype());
         let mut width = first;
         let mut down = Vec::new();
         for (level, &out) in c.channels.iter().enumerate() {
@@ -32,16 +35,17 @@ impl Encoder {
             for i in 0..c.resnets_per_level {
                 resnets.push(ResnetBlock::load(
                     &b.at("resnets").at(i),
-                    width,
-                    out,
+                    (width, out),
                     None,
                     c.groups,
                     EPS,
+                    scale,
                 )?);
                 width = out;
             }
             let halve = if level + 1 < levels {
-                Some(Conv2d::load(&b.at("downsamplers.0.conv"), out, out, 3)?)
+                let w = b.at("downsamplers.0.conv");
+                Some(Conv2d::load_scaled(&w, out, out, 3, (scale, scale))?)
             } else {
                 None
             };
@@ -51,10 +55,21 @@ impl Encoder {
         let moments = 2 * c.latent_channels;
         let kept = if c.quant_conv { moments } else { c.latent_channels };
         Ok(Self {
-            conv_in: Conv2d::load(&e.at("conv_in"), first, c.image_channels, 3)?,
+            conv_in: Conv2d::load_scaled(
+                &e.at("conv_in"),
+                first,
+                c.image_channels,
+                3,
+                (1.0, scale),
+            )?,
             down,
             mid: Mid::load(&e.at("mid_block"), last, c)?,
-            conv_norm_out: GroupNorm::load(&e.at("conv_norm_out"), last, c.groups, EPS)?,
+            conv_norm_out: GroupNorm::load(
+                &e.at("conv_norm_out"),
+                last,
+                c.groups,
+                EPS * scale * scale,
+            )?,
             conv_out: Conv2d::load_first(&e.at("conv_out"), moments, last, 3, kept)?,
             quant_conv: if c.quant_conv {
                 Some(Conv2d::load_first(
@@ -67,14 +82,16 @@ impl Encoder {
             } else {
                 None
             },
+            dtype: w.dtype(),
         })
     }
 
     /// Records the encoder.
     pub fn forward(&self, g: &mut Graph, image: Tensor) -> Result<Tensor> {
-        let conv_in = |g: &mut Graph| g.scope("conv_in", |g| self.conv_in.forward(g, image));
+        let conv_in =
+            |g: &mut Graph| g.scope("conv_in", |g| self.conv_in.forward_as(g, image, self.dtype));
         let most = g.kept_bytes();
-        let mut again = self.conv_in.same_bytes(image) > most;
+        let mut again = self.conv_in.same_bytes(image, self.dtype) > most;
         let mut x = if again { image } else { conv_in(g)? };
         for (level, (resnets, halve)) in self.down.iter().enumerate() {
             for (i, resnet) in resnets.iter().enumerate() {

@@ -2,7 +2,8 @@
 //!
 //! Exact at every size: group norms see the whole picture, attention in the middle sees all of it;
 //! there are no tiles. Pictures of any size are made in bands with those of a [streamed](Graph::stream) graph, and what is too
-//! large to be kept is computed again for each use. Activations are f32, since the published SDXL weights overflow f16.
+//! large to be kept is computed again for each use. Activations in f16 are stored times [`HALF_SCALE`], since those of SDXL
+//! exceed f16; group norms, which alone read them, take it back.
 
 mod config;
 mod decoder;
@@ -17,11 +18,22 @@ use crate::graph::Graph;
 use crate::kernels::attention::AttentionScope;
 
 use crate::nn::{GroupNorm, ProjectionNames, ResnetBlock, SelfAttention};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 use crate::weights::Weights;
 
 /// The epsilon of every norm in the autoencoder.
 const EPS: f32 = 1e-6;
+
+/// Activations between two norms are stored in f16 times this, so that they may reach 2 million.
+const HALF_SCALE: f32 = 1.0 / 32.0;
+
+/// What activations of weights stored as `dtype` are stored times.
+fn scale_of(dtype: DType) -> f32 {
+    match dtype {
+        DType::F32 => 1.0,
+        DType::F16 => HALF_SCALE,
+    }
+}
 
 /// Residual block, attention over the whole picture with one head, residual block.
 struct Mid {
@@ -32,13 +44,16 @@ struct Mid {
 
 impl Mid {
     fn load(w: &Weights, width: u32, c: &VaeConfig) -> Result<Self> {
-        let resnet =
-            |i: u32| ResnetBlock::load(&w.at("resnets").at(i), width, width, None, c.groups, EPS);
+        let scale = scale_of(w.dtype());
+        let resnet = |i: u32| {
+            let w = w.at("resnets").at(i);
+            ResnetBlock::load(&w, (width, width), None, c.groups, EPS, scale)
+        };
         let a = w.at("attentions.0");
         let attention = if c.mid_attention {
             Some((
-                GroupNorm::load(&a.at("group_norm"), width, c.groups, EPS)?,
-                SelfAttention::load(&a, &ProjectionNames::DIFFUSERS, width, 1, true)?,
+                GroupNorm::load(&a.at("group_norm"), width, c.groups, EPS * scale * scale)?,
+                SelfAttention::load_scaled(&a, &ProjectionNames::DIFFUSERS, width, 1, true, scale)?,
             ))
         } else {
             None
