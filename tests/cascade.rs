@@ -3,6 +3,7 @@
 mod common;
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use scalediff::error::Result;
 use scalediff::gpu::{Gpu, GpuOptions};
@@ -30,13 +31,13 @@ fn slope(timestep: f32) -> f32 {
 }
 
 /// Records silu(k(t) · input + shift), element by element.
-fn formula(g: &mut Graph, input: Tensor, branches: u32) -> Result<Prediction> {
-    assert_eq!(input.shape.batch, branches);
+fn formula(g: &mut Graph, input: Tensor, branches: Range<u32>) -> Result<Prediction> {
+    let shifts = &SHIFTS[branches.start as usize..branches.end as usize];
+    assert_eq!(input.shape.batch as usize, shifts.len());
     let time = g.input("time", StepCoefficients::SHAPE, DType::F32);
     let shift = g.input("shift", input.shape, DType::F32);
     let sum = lift(g, input.shape, [Some(input), Some(shift), None], None, time)?;
-    let item = (input.shape.elems() / u64::from(branches)) as usize;
-    let shifts = &SHIFTS[SHIFTS.len() - branches as usize..];
+    let item = input.shape.elems() as usize / shifts.len();
     Ok(Prediction {
         output: silu::record(g, sum, DType::F32)?,
         step: vec![time],
@@ -105,7 +106,7 @@ fn silu(v: f64) -> f64 {
 }
 
 /// Both stages in f64. With a scale factor of 1 the low-pass keeps everything.
-fn expected(schedule: &Schedule, guided: std::ops::Range<usize>, size: SizePlan) -> [Vec<f64>; 2] {
+fn expected(schedule: &Schedule, guided: Range<usize>, size: SizePlan) -> [Vec<f64>; 2] {
     let (h, w) = (size.base_height, size.base_width);
     let mut stages = [0, 1].map(|_| Vec::new());
     let mut reference: Vec<f64> = Vec::new();
@@ -161,22 +162,25 @@ fn every_sampler_steps_as_its_formula_says() {
     let gpu = Gpu::open(&GpuOptions::default()).unwrap();
     let config = json!({"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
                         "timestep_spacing": "trailing"});
-    let size = SizePlan::new(14, 10, 7, 1, Some(1)).unwrap();
+    let small = SizePlan::new(14, 10, 7, 1, Some(1)).unwrap();
+    // So large that the branches of guidance come one after the other.
+    let large = SizePlan::new(264, 256, 132, 1, Some(1)).unwrap();
     let samplers = [Sampler::Euler, Sampler::EulerAncestral, Sampler::Ddim, Sampler::DpmPlusPlus2M];
     for sampler in samplers {
-        for (guided, jitter, recorded) in [
-            (0..10, None, vec![2, 2]),
-            (0..10, Some(SEED), vec![2; 7]),
-            (2..6, None, vec![1, 2, 1, 2, 1]),
-            (0..4, None, vec![2, 1, 1]),
+        for (size, guided, jitter, recorded) in [
+            (small, 0..10, None, vec![2, 2]),
+            (small, 0..10, Some(SEED), vec![2; 7]),
+            (small, 2..6, None, vec![1, 2, 1, 2, 1]),
+            (small, 0..4, None, vec![2, 1, 1]),
+            (large, 0..10, None, vec![1, 1, 1, 1]),
         ] {
             let choice = SamplerChoice { sampler: Some(sampler), karras: false };
             let scheduler = Scheduler::from_config(&config, choice).unwrap();
             let schedule = scheduler.schedule(STEPS).unwrap();
             let branches = RefCell::new(Vec::new());
-            let predict = |g: &mut Graph, input: Tensor, n: u32, _: Attention| {
-                branches.borrow_mut().push(n);
-                formula(g, input, n)
+            let predict = |g: &mut Graph, input: Tensor, part: Range<u32>, _: Attention| {
+                branches.borrow_mut().push(part.len());
+                formula(g, input, part)
             };
             let make = || Box::new(Stub::new(&predict, step_values));
             let options = CascadeOptions {

@@ -175,9 +175,11 @@ pub enum Call {
         x: [u32; 4],
         branches: u32,
     },
+    /// `apart`: the branches in two tensors.
     PredictX0 {
         x: [u32; 4],
         guided: bool,
+        apart: bool,
     },
     /// `terms` are x, x2, x3 and low.
     Lift {

@@ -159,7 +159,7 @@ pub const CASES: &[Case] = &[
     case("tiny_64x64", Silu { rows: 8192, channels: 32 }),
     case("sdxl_4096", Silu { rows: 4096, channels: 1280 }),
     case("tiny_64x64", ModelInput { x: [1, 64, 64, 4], branches: 2 }),
-    case("tiny_64x64", PredictX0 { x: [1, 64, 64, 4], guided: true }),
+    case("tiny_64x64", PredictX0 { x: [1, 64, 64, 4], guided: true, apart: false }),
     case("tiny_64x64", Lift { x: [1, 64, 64, 4], low: [8, 8], terms: [true, true, false, true] }),
     case(
         "sdxl_256x256",

@@ -216,7 +216,8 @@ impl Call {
                 pick(&y, n, rows)
             }
             Call::PredictX0 { .. } => {
-                pick(&reference::latent::predict_x0(b.get("x"), b.get("model"), &STEP), n, rows)
+                let model = [b.get("model"), b.get("positive")].concat();
+                pick(&reference::latent::predict_x0(b.get("x"), &model, &STEP), n, rows)
             }
             Call::Lift { x, low: [height, width], .. } => {
                 let low = Shape { height, width, ..shape(x) };

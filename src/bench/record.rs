@@ -8,7 +8,7 @@ use crate::kernels::attention::{self, Attention, AttentionScope, Heads, Slice, T
 use crate::kernels::conv2d;
 use crate::kernels::fft::{self, Direction, FftExtras};
 use crate::kernels::group_norm::{self, GroupNorm};
-use crate::kernels::latent::{self, Axis, ResampleExtras, TapTable};
+use crate::kernels::latent::{self, Axis, Branches, ResampleExtras, TapTable};
 use crate::kernels::layer_norm::{self, Affine, Modulation};
 use crate::kernels::matmul;
 use crate::kernels::patchify;
@@ -165,11 +165,15 @@ impl Call {
                 let step = m.step(g);
                 Box::new(move |g| latent::model_input(g, x, step, branches, act))
             }
-            Call::PredictX0 { x, guided } => {
+            Call::PredictX0 { x, guided, apart } => {
                 let x = m.x(g, "x", shape(x), DType::F32);
-                let branches = if guided { 2 } else { 1 };
+                let branches = if guided && !apart { 2 } else { 1 };
                 let model = Shape { batch: branches * x.shape.batch, ..x.shape };
                 let model = m.x(g, "model", model, act);
+                let model = match apart {
+                    true => Branches::Apart(model, m.x(g, "positive", x.shape, act)),
+                    false => Branches::Joined(model),
+                };
                 let step = m.step(g);
                 Box::new(move |g| latent::predict_x0(g, x, model, step))
             }

@@ -131,28 +131,48 @@ pub fn model_input(
     Ok(y)
 }
 
+/// What a model predicted.
+#[derive(Debug, Clone, Copy)]
+pub enum Branches {
+    /// One branch, or the negative and the positive one as items of one tensor.
+    Joined(Tensor),
+    /// The negative and the positive one.
+    Apart(Tensor, Tensor),
+}
+
 /// Variant of `predict_x0`.
-pub fn choose_predict_x0(caps: &Caps, model: DType, guided: bool) -> Variant {
+pub fn choose_predict_x0(caps: &Caps, model: DType, guided: bool, apart: bool) -> Variant {
     Variant::new()
         .num("WG", WG)
         .flag("GUIDED", guided)
+        .flag("APART", apart)
         .elem("x", caps.elem(DType::F32))
         .elem("model", caps.elem(model))
+        .elem("positive", caps.elem(model))
         .elem("step", caps.elem(DType::F32))
         .elem("x0", caps.elem(DType::F32))
 }
 
-/// Records guidance and the clean prediction; `model` holds one branch, or the negative and the positive.
-pub fn predict_x0(g: &mut Graph, x: Tensor, model: Tensor, step: Tensor) -> Result<Tensor> {
-    let guided = model.shape.batch == 2 * x.shape.batch;
-    let branches = if guided { 2 } else { 1 };
-    fits(g, "the model output", model.shape, Shape { batch: branches * x.shape.batch, ..x.shape })?;
+/// Records guidance and the clean prediction.
+pub fn predict_x0(g: &mut Graph, x: Tensor, model: Branches, step: Tensor) -> Result<Tensor> {
+    let (model, positive) = match model {
+        Branches::Joined(model) => (model, None),
+        Branches::Apart(negative, positive) => (negative, Some(positive)),
+    };
+    let joined = model.shape.batch == 2 * x.shape.batch;
+    let items = if joined { 2 * x.shape.batch } else { x.shape.batch };
+    fits(g, "the model output", model.shape, Shape { batch: items, ..x.shape })?;
+    if let Some(positive) = positive {
+        fits(g, "the positive branch", positive.shape, x.shape)?;
+    }
     let x0 = g.tensor(x.shape, DType::F32);
     let lanes = x.shape.rows() * x.shape.stride4();
-    let variant = choose_predict_x0(g.caps(), model.dtype, guided);
+    let apart = positive.is_some();
+    let variant = choose_predict_x0(g.caps(), model.dtype, joined || apart, apart);
     g.op(&PREDICT_X0, variant)
         .read(x, Window::Whole)
         .read(model, Window::Whole)
+        .read_opt(positive, Window::Whole)
         .read(step, Window::Whole)
         .write(x0, Window::Whole)
         .over(1, 0)

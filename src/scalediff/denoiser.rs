@@ -1,5 +1,7 @@
 //! The two seams between the method and the models.
 
+use std::ops::Range;
+
 use crate::error::Result;
 use crate::gpu::Slabs;
 use crate::graph::{Graph, Pulse};
@@ -41,13 +43,13 @@ pub trait Denoiser {
     fn guidance(&self) -> f32;
     /// Element type that the model takes its input in.
     fn input_dtype(&self) -> crate::tensor::DType;
-    /// Records predictions for `input [n × branches, h, w, latent_channels]`: n pictures of the first
-    /// branch, then n of the second. Of several branches, one alone is the last, the positive one.
+    /// Records predictions of some `branches` for `input [n × branches, h, w, latent_channels]`: n pictures of the first
+    /// of them, then n of the second.
     fn predict(
         &self,
         g: &mut Graph,
         input: Tensor,
-        branches: u32,
+        branches: Range<u32>,
         attention: Attention,
     ) -> Result<Prediction>;
     /// Values of [`Prediction::step`] at a timestep, for one batch item.

@@ -63,14 +63,15 @@ impl Denoiser for MultiDiffusion<'_> {
         &self,
         g: &mut Graph,
         input: Tensor,
-        branches: u32,
+        branches: Range<u32>,
         _attention: Attention,
     ) -> Result<Prediction> {
         let (mut step, mut fixed, mut mean) = (Vec::new(), Vec::new(), None);
         for (i, windows) in self.groups().into_iter().enumerate() {
             g.scope(format!("windows.{i}"), |g| {
                 let pictures = gather(g, input, self.grid, windows.clone())?;
-                let mut made = self.inner.predict(g, pictures, branches, Attention::Full)?;
+                let mut made =
+                    self.inner.predict(g, pictures, branches.clone(), Attention::Full)?;
                 mean = Some(average(g, made.output, mean, self.grid, windows)?);
                 step.append(&mut made.step);
                 fixed.append(&mut made.fixed);

@@ -5,7 +5,9 @@ use super::filters::{Filter, LowPass, upsample_bicubic};
 use crate::error::Result;
 use crate::gpu::{Caps, Gpu, Slabs};
 use crate::graph::{Graph, Plan, Pulse};
-use crate::kernels::latent::{ResampleExtras, StepCoefficients, lift, model_input, predict_x0};
+use crate::kernels::latent::{
+    Branches, ResampleExtras, StepCoefficients, lift, model_input, predict_x0,
+};
 use crate::sampling::{PredictionType, Sampler, Schedule};
 use crate::tensor::{DType, Shape, Tensor};
 
@@ -82,6 +84,10 @@ struct StepTensors {
     guide: Option<Tensor>,
 }
 
+/// Latents up to which both branches of guidance are predicted at once. A branch of more fills any device alone, and one after
+/// the other they take half the memory.
+const JOINED_LATENTS: u32 = 128 * 128;
+
 /// Where a stage stands between two steps.
 pub(super) struct State {
     pub x: Vec<f32>,
@@ -114,10 +120,25 @@ impl StepGraph {
         let mut g = Graph::new(caps.clone());
         let x = g.input("latents", latents, DType::F32);
         let coefficients = g.input("step", StepCoefficients::SHAPE, DType::F32);
-        let input = model_input(&mut g, x, coefficients, branches, denoiser.input_dtype())?;
-        let prediction = denoiser.predict(&mut g, input, branches, attention)?;
-        let mut fixed = prediction.fixed;
-        let x0 = predict_x0(&mut g, x, prediction.output, coefficients)?;
+        let dtype = denoiser.input_dtype();
+        // Of several branches, one alone is the last, the positive one.
+        let first = denoiser.branches() - branches;
+        let (model, step, mut fixed) = if branches == 2 && latents.rows() > JOINED_LATENTS {
+            let input = model_input(&mut g, x, coefficients, 1, dtype)?;
+            let mut one = |branch: u32| {
+                let only = branch..branch + 1;
+                g.scope(format!("branch.{branch}"), |g| denoiser.predict(g, input, only, attention))
+            };
+            let (negative, positive) = (one(first)?, one(first + 1)?);
+            let model = Branches::Apart(negative.output, positive.output);
+            let step = [negative.step, positive.step].concat();
+            (model, step, [negative.fixed, positive.fixed].concat())
+        } else {
+            let input = model_input(&mut g, x, coefficients, branches, dtype)?;
+            let made = denoiser.predict(&mut g, input, first..denoiser.branches(), attention)?;
+            (Branches::Joined(made.output), made.step, made.fixed)
+        };
+        let x0 = predict_x0(&mut g, x, model, coefficients)?;
         let low = match reference {
             None => None,
             Some((filter, values)) => {
@@ -143,7 +164,6 @@ impl StepGraph {
         for output in [Some(next), x0].into_iter().flatten() {
             g.output(output);
         }
-        let step = prediction.step;
         let tensors = StepTensors { x, next, coefficients, step, third, x0, guide };
         Ok(Self { graph: g, tensors, fixed })
     }
@@ -187,7 +207,9 @@ impl<'a> StepPlan<'a> {
     pub(super) fn run(&self, inputs: &StepInputs, pulse: Pulse) -> Result<()> {
         let (t, write) = (&self.tensors, |t, v: &[f32]| self.plan.write(self.gpu, t, v));
         write(t.coefficients, &inputs.coefficients.values())?;
-        for (tensor, values) in t.step.iter().zip(self.denoiser.step_values(inputs.timestep)) {
+        let values = self.denoiser.step_values(inputs.timestep);
+        // Branches apart take the same values.
+        for (tensor, values) in t.step.iter().zip(values.iter().cycle()) {
             write(*tensor, &values.repeat(tensor.shape.batch as usize))?;
         }
         if let Some(guide) = t.guide {

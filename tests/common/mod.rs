@@ -1,5 +1,7 @@
 //! A denoiser made of functions, for tests of what runs around one.
 
+use std::ops::Range;
+
 use scalediff::error::Result;
 use scalediff::gpu::Slabs;
 use scalediff::graph::Graph;
@@ -18,7 +20,7 @@ pub struct Stub<P, S> {
 
 impl<P, S> Stub<P, S>
 where
-    P: Fn(&mut Graph, Tensor, u32, Attention) -> Result<Prediction>,
+    P: Fn(&mut Graph, Tensor, Range<u32>, Attention) -> Result<Prediction>,
     S: Fn(f32) -> Vec<Vec<f32>>,
 {
     /// By [`Denoiser::predict`] and [`Denoiser::step_values`].
@@ -29,7 +31,7 @@ where
 
 impl<P, S> Denoiser for Stub<P, S>
 where
-    P: Fn(&mut Graph, Tensor, u32, Attention) -> Result<Prediction>,
+    P: Fn(&mut Graph, Tensor, Range<u32>, Attention) -> Result<Prediction>,
     S: Fn(f32) -> Vec<Vec<f32>>,
 {
     fn latent_channels(&self) -> u32 {
@@ -52,7 +54,7 @@ where
         &self,
         g: &mut Graph,
         input: Tensor,
-        branches: u32,
+        branches: Range<u32>,
         attention: Attention,
     ) -> Result<Prediction> {
         (self.predict)(g, input, branches, attention)

@@ -9,7 +9,7 @@ use scalediff::kernels::attention::{
 use scalediff::kernels::conv2d::{self, Geometry};
 use scalediff::kernels::fft::{self, Direction, FftExtras};
 use scalediff::kernels::group_norm::{self, GroupNorm};
-use scalediff::kernels::latent::{self, Axis, ResampleExtras};
+use scalediff::kernels::latent::{self, Axis, Branches, ResampleExtras};
 use scalediff::kernels::layer_norm::{self, Affine, Modulation};
 use scalediff::kernels::matmul::{self, Activation, Epilogue, Gate};
 use scalediff::kernels::patchify;
@@ -299,8 +299,10 @@ fn pointwise_family(g: &mut Graph) {
         latent::model_input(g, x, step, 2, dtype).unwrap();
         for branches in [1, 2] {
             let model = input(g, Shape { batch: branches, ..shape }, dtype);
-            latent::predict_x0(g, x, model, step).unwrap();
+            latent::predict_x0(g, x, Branches::Joined(model), step).unwrap();
         }
+        let model = input(g, shape, dtype);
+        latent::predict_x0(g, x, Branches::Apart(model, model), step).unwrap();
         let x = input(g, shape, dtype);
         let grid = WindowGrid::new(shape, (4, 4), false);
         let p = windows::gather(g, x, grid, 0..9).unwrap();

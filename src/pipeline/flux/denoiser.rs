@@ -1,5 +1,6 @@
 //! The transformer with its conditioning.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::text::FluxText;
@@ -54,7 +55,7 @@ impl Denoiser for FluxDenoiser {
         &self,
         g: &mut Graph,
         input: Tensor,
-        _: u32,
+        _: Range<u32>,
         attention: Attention,
     ) -> Result<Prediction> {
         let net = &self.flux.net;

@@ -1,5 +1,6 @@
 //! The U-Net with its conditioning.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::text::TextEmbedding;
@@ -47,16 +48,15 @@ impl Denoiser for SdxlDenoiser {
         &self,
         g: &mut Graph,
         input: Tensor,
-        branches: u32,
+        branches: Range<u32>,
         attention: Attention,
     ) -> Result<Prediction> {
         let unet = &self.unet.net;
         let c = &unet.config;
-        let skipped = self.embeddings.len().saturating_sub(branches as usize);
-        let embeddings = &self.embeddings[skipped..];
+        let embeddings = &self.embeddings[branches.start as usize..branches.end as usize];
         let tokens = embeddings.first().map_or(0, |e| e.tokens);
         let batch = input.shape.batch;
-        let copies = (batch / branches.max(1)) as usize;
+        let copies = batch as usize / embeddings.len().max(1);
         let conditioning = Conditioning {
             time: g.input("time", Shape::matrix(batch, c.channels[0]), DType::F32),
             added: g.input("added", Shape::matrix(batch, c.added_dim), DType::F32),

@@ -28,10 +28,11 @@ pub const LATENTS: &[Case] = &[
     case("two_branches", POINT, ModelInput { x: [1, 9, 7, 4], branches: 2 }),
     case("sixteen_channels", POINT, ModelInput { x: [2, 9, 7, 16], branches: 2 }),
     case("odd_channels", POINT, ModelInput { x: [1, 9, 7, 3], branches: 2 }),
-    case("unguided", POINT, PredictX0 { x: [1, 9, 7, 4], guided: false }),
+    case("unguided", POINT, PredictX0 { x: [1, 9, 7, 4], guided: false, apart: false }),
     // Guidance takes a difference times 5.5.
-    case("guided", 4e-6, PredictX0 { x: [1, 9, 7, 4], guided: true }),
-    case("guided_odd", 4e-6, PredictX0 { x: [2, 9, 7, 6], guided: true }),
+    case("guided", 4e-6, PredictX0 { x: [1, 9, 7, 4], guided: true, apart: false }),
+    case("guided_odd", 4e-6, PredictX0 { x: [2, 9, 7, 6], guided: true, apart: false }),
+    case("guided_apart", 4e-6, PredictX0 { x: [2, 9, 7, 6], guided: true, apart: true }),
     case("euler", POINT, Lift { x: [1, 9, 7, 4], low: [1, 1], terms: [true, true, false, false] }),
     case(
         "third_term",
