@@ -32,15 +32,24 @@ pub enum TileKind {
 }
 
 impl TileKind {
-    /// All of them.
+    /// All of them, smaller ones before larger ones.
     pub const ALL: [TileKind; 6] = [
-        TileKind::Matmul,
         TileKind::MatmulSmall,
-        TileKind::Conv2d,
+        TileKind::Matmul,
         TileKind::Conv2dSmall,
+        TileKind::Conv2d,
         TileKind::Attention,
         TileKind::AttentionWide,
     ];
+
+    /// The kind of the same products with fewer sums.
+    pub fn smaller(self) -> Option<TileKind> {
+        match self {
+            TileKind::Matmul => Some(TileKind::MatmulSmall),
+            TileKind::Conv2d => Some(TileKind::Conv2dSmall),
+            _ => None,
+        }
+    }
 
     /// Sums from which on a product fills any GPU whatever its tile.
     pub const LARGE: u64 = 4 << 20;
