@@ -58,7 +58,7 @@
 //! |---|---|
 //! | [`error`], [`files`], [`tensor`] | the one error type; files written whole; shapes, element types, handles |
 //! | [`shader`] | the WGSL files, and the composer that joins a kernel with what its variant picks |
-//! | [`gpu`] | devices and the [`Engine`] handle on one, their facts ([`gpu::Caps`]), pipelines, transfers |
+//! | [`gpu`] | devices and the [`Engine`] handle on one, their facts and measured tiles ([`gpu::Caps`]), pipelines, transfers |
 //! | [`graph`] | record → plan → replay |
 //! | [`kernels`] | one module per kernel: parameters, choice of variant, recording |
 //! | [`mod@reference`] | the same kernels as plain loops, for tests and benches |
@@ -66,7 +66,7 @@
 //! | [`nn`], [`models`] | layers; networks that read like their papers |
 //! | [`sampling`], [`scalediff`] | schedules and noise; the method, which knows no model family |
 //! | [`pipeline`] | from a request to a picture |
-//! | [`mod@bench`] | kernel calls as data, verified and timed; whole cascades, timed |
+//! | [`mod@bench`] | kernel calls as data, verified and timed; the fastest tiles of a device; whole cascades, timed |
 //! | [`verify`], [`cli`] | recorded cases; the command line |
 //!
 //! # What holds everywhere

@@ -164,7 +164,7 @@ fn every_sampler_steps_as_its_formula_says() {
                         "timestep_spacing": "trailing"});
     let small = SizePlan::new(14, 10, 7, 1, Some(1)).unwrap();
     // So large that the branches of guidance come one after the other.
-    let large = SizePlan::new(264, 256, 132, 1, Some(1)).unwrap();
+    let large = SizePlan::new(400, 384, 200, 1, Some(1)).unwrap();
     let samplers = [Sampler::Euler, Sampler::EulerAncestral, Sampler::Ddim, Sampler::DpmPlusPlus2M];
     for sampler in samplers {
         for (size, guided, jitter, recorded) in [

@@ -196,7 +196,7 @@ fn bench_startup_times_a_process_twice() {
         })
         .collect();
     assert_eq!(caches, ["empty", "filled"]);
-    refuses(&["bench", "startup", "-m", "/no/such/model"], 1, "timed run");
+    refuses(&["bench", "startup", "-m", "/no/such/model"], USAGE, "timed run");
 }
 
 #[test]
@@ -221,6 +221,19 @@ fn tune_keeps_what_it_measured_and_later_runs_read_it() {
     refuses(&["tune", "--tuning", named], USAGE, "no tuning file");
     refuses(&["tune", "--tuning", "/no/such/folder/tiles.json"], USAGE, "does not exist");
     refuses(&["tune", "--seconds", "0"], USAGE, "seconds");
+    refuses(&["tune", "--precision", "f32"], USAGE, "--precision");
+
+    // The default file only brings a warning.
+    let default = root.join("scalediff/tuning.json");
+    std::fs::create_dir(default.parent().unwrap()).unwrap();
+    std::fs::write(&default, "tiles").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_scalediff"))
+        .args(["plan", "-W", "256", "-H", "256"])
+        .env("XDG_CACHE_HOME", &root)
+        .output()
+        .unwrap();
+    let warned = text(&output).contains("measured tiles are not used");
+    assert!(output.status.success() && (warned || !cfg!(target_os = "linux")), "{}", text(&output));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-// Operands of the engine of attention on matrix units: halves as they are stored.
+// Operands of the engines of attention on matrix units: halves as they are stored.
 
 // Octet d8 of a head, where heads begin at whole octets.
 fn key8(text: bool, row: u32, head: u32, d8: u32) -> mat2x4<f16> {

@@ -84,7 +84,7 @@ pub fn tune(
             };
             let own = run(None);
             if !matches!(own.outcome, Outcome::Skipped { .. }) {
-                found = found.with(kind, fastest(own, tiles(gpu.caps(), kind), &run, each)?);
+                found = found.with(kind, fastest(own, &tiles(gpu.caps(), kind), &run, each)?);
                 break;
             }
         }

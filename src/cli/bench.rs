@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::args::{BenchArgs, BenchCascadeArgs, BenchCommand};
+use super::bench_args::{BenchArgs, BenchCascadeArgs, BenchCommand};
 use super::generate::{open_model, print_device};
 use super::progress::Progress;
 use super::{startup, watch};

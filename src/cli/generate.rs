@@ -9,7 +9,8 @@ use super::output;
 use super::watch::{self, Watch};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::gpu::{Engine, Gpu, Tiles};
+use crate::gpu::{Engine, Gpu, TileKind};
+use crate::kernels::tiles;
 use crate::pipeline::{LoadOptions, Metadata, Pipeline, Reached, Request};
 use crate::weights::ModelFiles;
 
@@ -143,7 +144,10 @@ fn same_model(recorded: &Metadata, files: &ModelFiles, named: bool) -> Result<()
 pub fn print_device(gpu: &Gpu) {
     let facts = gpu.facts();
     let tier = facts.caps.tiers().last().map_or_else(String::new, ToString::to_string);
-    let tuned = if facts.caps.tiles == Tiles::NONE { "" } else { ", tuned" };
+    let applies = |kind: TileKind| {
+        facts.caps.tiles.get(kind).is_some_and(|tile| tiles(&facts.caps, kind).contains(&tile))
+    };
+    let tuned = if TileKind::ALL.into_iter().any(applies) { ", tuned" } else { "" };
     errln!("{} ({}, {}), tier {tier}{tuned}", facts.name, facts.backend, facts.driver);
 }
 

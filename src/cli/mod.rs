@@ -21,6 +21,7 @@ macro_rules! errln {
 
 mod args;
 mod bench;
+mod bench_args;
 mod devices;
 mod generate;
 mod log;

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::args::BenchStartupArgs;
+use super::bench_args::BenchStartupArgs;
 use super::generate::open_model;
 use super::watch;
 use crate::error::{Error, Result};
@@ -18,7 +18,7 @@ use crate::scalediff::Event;
 
 /// What a run has reached, in order.
 const MARKS: [&str; 5] =
-    ["device open", "model open", "first dispatch", "first step done", "second step done"];
+    ["device open", "model open", "first work done", "first step done", "second step done"];
 
 /// Where Mesa's drivers and NVIDIA's keep compiled shaders.
 const CACHES: [&str; 2] = ["MESA_SHADER_CACHE_DIR", "__GL_SHADER_DISK_CACHE_PATH"];
@@ -32,18 +32,14 @@ pub fn run(args: &BenchStartupArgs) -> Result<()> {
     let folder = env::temp_dir().join(format!("scalediff-startup-{}", std::process::id()));
     std::fs::create_dir_all(&folder)
         .map_err(|e| Error::io(format!("cannot create {}", folder.display()), e))?;
-    let times = ["empty", "filled"].map(|cache| {
-        time(&folder).map(|seconds| {
-            if args.json {
-                outln!("{}", json!({"cache": cache, "seconds": seconds}));
-            }
-            seconds
-        })
-    });
+    let times = time(&folder).and_then(|empty| Ok([empty, time(&folder)?]));
     let _ = std::fs::remove_dir_all(&folder);
-    let [empty, filled] = times;
-    let (empty, filled) = (empty?, filled?);
-    if !args.json {
+    let [empty, filled] = times?;
+    if args.json {
+        for (cache, seconds) in [("empty", &empty), ("filled", &filled)] {
+            outln!("{}", json!({"cache": cache, "seconds": seconds}));
+        }
+    } else {
         outln!("seconds from the start of the process, with the driver's cache of shaders");
         outln!("{:<18} {:>8} {:>8}", "", "empty", "filled");
         for (mark, (empty, filled)) in MARKS.iter().zip(empty.iter().zip(&filled)) {
@@ -67,7 +63,7 @@ fn time(caches: &Path) -> Result<Vec<f64>> {
     let seconds = marks(&mut child, start);
     let status = child.wait().map_err(cannot)?;
     if !status.success() || seconds.len() != MARKS.len() {
-        return Err(Error::internal(format!("the timed run ended with {status}")));
+        return Err(Error::usage(format!("the timed run ended with {status}")));
     }
     Ok(seconds)
 }

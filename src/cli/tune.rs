@@ -4,7 +4,8 @@ use std::env;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::args::{DeviceArgs, TuneArgs};
+use super::args::DeviceArgs;
+use super::bench_args::TuneArgs;
 use super::generate::print_device;
 use crate::bench::{Options, Outcome, Peak, Trial, open, tune};
 use crate::error::{Error, Result};
@@ -16,6 +17,13 @@ const NONE: &str = "none";
 
 /// Tries every tile, a line each, and keeps the fastest in the tuning file; exit code 1 when one is wrong.
 pub fn run(args: &TuneArgs) -> Result<ExitCode> {
+    if args.device.precision.is_some() || args.device.limits.is_some() || args.device.shader_checks
+    {
+        return Err(Error::usage(
+            "tiles are measured in f16, on the whole device and without checks",
+        )
+        .with_hint("leave out --precision, --limits and --shader-checks"));
+    }
     let mut kept = Kept::open(&args.device.tuning)?;
     let untuned = DeviceArgs { tuning: Some(NONE.into()), ..args.device.clone() };
     let gpu = open(&untuned.gpu_options(true)?)?;
@@ -36,7 +44,7 @@ pub fn run(args: &TuneArgs) -> Result<ExitCode> {
     })?;
     let faster: Vec<String> = TileKind::ALL
         .into_iter()
-        .filter_map(|kind| tiles.get(kind).map(|t| format!("{kind:?} {}", numbers(&t))))
+        .filter_map(|kind| tiles.get(kind).map(|t| format!("{kind} {}", numbers(&t))))
         .collect();
     match faster.as_slice() {
         [] => outln!("\nnothing is faster than what the kernels choose"),

@@ -1,4 +1,4 @@
-//! Facts of a device, as plain data: what kernels choose their variants from.
+//! Facts of a device and what was measured of it, as plain data: what kernels choose their variants from.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,10 +1,9 @@
 //! Opening an adapter, or becoming a guest on a device that the caller owns.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::caps::{Caps, DeviceClass, Limits, Tier};
 use super::coop;
@@ -14,7 +13,7 @@ use super::profile::Profile;
 use super::timestamps::Clock;
 use super::tuning::{Tiles, Tuning};
 use crate::error::{Error, ErrorKind, Result};
-use crate::shader::{Access, KernelSpec, Variant};
+use crate::shader::{Access, Variant};
 
 /// Which device to open, and how much of it to use.
 #[derive(Debug, Clone, Default)]
@@ -51,9 +50,9 @@ pub struct Gpu {
     pub(crate) device: wgpu::Device,
     pub(crate) queue: wgpu::Queue,
     facts: AdapterFacts,
-    shader_checks: bool,
-    pipelines: Mutex<HashMap<(&'static str, Variant), Arc<Pipeline>>>,
-    layouts: Mutex<HashMap<Vec<Access>, (wgpu::BindGroupLayout, wgpu::PipelineLayout)>>,
+    pub(super) shader_checks: bool,
+    pub(super) pipelines: Mutex<HashMap<(&'static str, Variant), Arc<Pipeline>>>,
+    pub(super) layouts: Mutex<HashMap<Vec<Access>, (wgpu::BindGroupLayout, wgpu::PipelineLayout)>>,
     /// Bound in place of an absent operand.
     pub(crate) zeros: wgpu::Buffer,
     pub(crate) governor: Governor,
@@ -253,7 +252,6 @@ impl Gpu {
         }
         let named = |e: Error| e.at(&facts.name);
         facts.caps = options.apply(facts.caps.clone(), Limits::lowered_to).map_err(named)?;
-        facts.caps.tiles = options.tuning.tiles(&facts);
 
         let zeros = device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("zeros"),
@@ -300,7 +298,8 @@ impl Gpu {
         self
     }
 
-    /// Keeps matrix units only if they pass [`coop::test`], and only where kernels use them.
+    /// Keeps matrix units only if they pass [`coop::test`], and only where kernels use them; then takes the tiles that were
+    /// measured on such a device.
     fn with_tested_units(mut self, options: &GpuOptions) -> Result<Self> {
         // The kernels for processors know none.
         let offered = self.facts.caps.coop.filter(|_| self.facts.caps.class != DeviceClass::Cpu);
@@ -315,6 +314,7 @@ impl Gpu {
                 None
             }
         };
+        self.facts.caps.tiles = options.tuning.tiles(&self.facts);
         Ok(self)
     }
 
@@ -341,87 +341,6 @@ impl Gpu {
     /// Name, backend and driver.
     pub fn facts(&self) -> &AdapterFacts {
         &self.facts
-    }
-
-    /// The pipeline of a kernel's variant, compiled on first use.
-    ///
-    /// # Errors
-    /// The shader does not compile on this device; the message cites the WGSL line.
-    pub fn pipeline(&self, spec: &'static KernelSpec, variant: &Variant) -> Result<Arc<Pipeline>> {
-        if let Some(found) = self.compiled(spec, variant) {
-            return Ok(found);
-        }
-        let built = Arc::new(Pipeline::build(self, spec, variant, self.shader_checks)?);
-        lock(&self.pipelines).insert((spec.name, variant.clone()), Arc::clone(&built));
-        Ok(built)
-    }
-
-    fn compiled(&self, spec: &KernelSpec, variant: &Variant) -> Option<Arc<Pipeline>> {
-        lock(&self.pipelines).get(&(spec.name, variant.clone())).map(Arc::clone)
-    }
-
-    /// Compiles what is missing of many pipelines on all processors: most of what a first step waits for. One that does not
-    /// compile is left to [`Gpu::pipeline`], which says so.
-    pub(crate) fn prepare<'v>(
-        &self,
-        wanted: impl Iterator<Item = (&'static KernelSpec, &'v Variant)>,
-    ) {
-        let mut seen = HashSet::new();
-        let missing: Vec<_> = wanted
-            .filter(|(spec, variant)| seen.insert((spec.name, *variant)))
-            .filter(|(spec, variant)| self.compiled(spec, variant).is_none())
-            .collect();
-        let next = AtomicUsize::new(0);
-        let work = || {
-            while let Some((spec, variant)) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if let Err(e) = self.pipeline(spec, variant) {
-                    log::debug!("{e}");
-                }
-            }
-        };
-        let threads = thread::available_parallelism().map_or(1, usize::from).min(missing.len());
-        let start = Instant::now();
-        thread::scope(|scope| {
-            (1..threads).for_each(|_| drop(scope.spawn(work)));
-            work();
-        });
-        if !missing.is_empty() {
-            log::debug!("{} pipelines in {:.3} s", missing.len(), start.elapsed().as_secs_f64());
-        }
-    }
-
-    /// The layout for a list of accesses, made once.
-    pub(crate) fn layout(
-        &self,
-        accesses: &[Access],
-    ) -> (wgpu::BindGroupLayout, wgpu::PipelineLayout) {
-        let mut layouts = lock(&self.layouts);
-        let make = || {
-            let entries: Vec<_> = (0u32..)
-                .zip(accesses)
-                .map(|(binding, access)| wgpu::BindGroupLayoutEntry {
-                    binding,
-                    visibility: wgpu::ShaderStages::COMPUTE,
-                    ty: wgpu::BindingType::Buffer {
-                        ty: wgpu::BufferBindingType::Storage { read_only: *access == Access::Read },
-                        has_dynamic_offset: false,
-                        min_binding_size: None,
-                    },
-                    count: None,
-                })
-                .collect();
-            let groups = self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-                label: None,
-                entries: &entries,
-            });
-            let pipeline = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-                label: None,
-                bind_group_layouts: &[Some(&groups)],
-                immediate_size: PARAM_BYTES,
-            });
-            (groups, pipeline)
-        };
-        layouts.entry(accesses.to_vec()).or_insert_with(make).clone()
     }
 
     /// Waits for a submission (`None`: for all), or reports why that will never happen.

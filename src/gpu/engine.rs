@@ -24,7 +24,8 @@ impl Engine {
     }
 
     /// Becomes a guest on the caller's device, which goes on working for its host: handlers of errors
-    /// and of device loss stay the host's, and submissions of both may interleave.
+    /// and of device loss stay the host's, and submissions of both may interleave. Pipelines are compiled on several threads,
+    /// where error scopes that the host holds open do not reach.
     ///
     /// # Errors
     /// A device opened without `Features::IMMEDIATES` or with less than 64 bytes of them:

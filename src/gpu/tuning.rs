@@ -1,10 +1,12 @@
 //! Which tiles are fastest on a device: measured once by `scalediff tune`, and kept in a file.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::caps::DeviceClass;
 use super::device::AdapterFacts;
 use crate::error::{Error, Result};
 use crate::files;
@@ -17,17 +19,17 @@ pub type Tile = [u8; 5];
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TileKind {
-    /// Matrix products of at least [`TileKind::LARGE`] sums.
+    /// Matrix products of at least [`TileKind::LARGE`] outputs.
     Matmul,
     /// Smaller ones.
     MatmulSmall,
-    /// Convolutions of at least [`TileKind::LARGE`] sums.
+    /// Convolutions of at least [`TileKind::LARGE`] outputs.
     Conv2d,
     /// Smaller ones.
     Conv2dSmall,
     /// Attention with heads of at most 64 channels.
     Attention,
-    /// Attention with wider heads.
+    /// Attention with heads of 65 to 128 channels; wider ones have one tile.
     AttentionWide,
 }
 
@@ -42,7 +44,7 @@ impl TileKind {
         TileKind::AttentionWide,
     ];
 
-    /// The kind of the same products with fewer sums.
+    /// The kind of the same products with fewer outputs.
     pub fn smaller(self) -> Option<TileKind> {
         match self {
             TileKind::Matmul => Some(TileKind::MatmulSmall),
@@ -51,8 +53,21 @@ impl TileKind {
         }
     }
 
-    /// Sums from which on a product fills any GPU whatever its tile.
+    /// Outputs from which on a product fills any GPU whatever its tile.
     pub const LARGE: u64 = 4 << 20;
+}
+
+impl fmt::Display for TileKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TileKind::MatmulSmall => "small products",
+            TileKind::Matmul => "products",
+            TileKind::Conv2dSmall => "small convolutions",
+            TileKind::Conv2d => "convolutions",
+            TileKind::Attention => "attention",
+            TileKind::AttentionWide => "attention with wide heads",
+        })
+    }
 }
 
 /// The tile for each kind of work, where one was measured; elsewhere the kernels choose.
@@ -84,7 +99,7 @@ pub struct Tuning {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Tuned {
-    /// Name, backend and driver.
+    /// Name, backend, driver, tier, and whose kernels run.
     device: String,
     /// [`shader::fingerprint`] of the shaders that were measured.
     shaders: String,
@@ -98,7 +113,10 @@ impl Tuned {
 }
 
 fn key(facts: &AdapterFacts) -> String {
-    format!("{} ({}, {})", facts.name, facts.backend, facts.driver)
+    let tier = facts.caps.tiers().last().map_or_else(String::new, ToString::to_string);
+    let kernels = if facts.caps.class == DeviceClass::Cpu { "processors" } else { "GPUs" };
+    let AdapterFacts { name, backend, driver, .. } = facts;
+    format!("{name} ({backend}, {driver}), tier {tier}, kernels of {kernels}")
 }
 
 impl Tuning {
@@ -113,7 +131,7 @@ impl Tuning {
         serde_json::from_slice(&text).map_err(|e| {
             Error::usage(format!("{shown} is no tuning file"))
                 .with_source(e)
-                .with_hint("measure again with: scalediff tune")
+                .with_hint("delete it, and measure again with: scalediff tune")
         })
     }
 

@@ -102,33 +102,47 @@ impl Product {
     }
 }
 
-/// The tiles that products on a device may take, best first where nothing was measured: of [`CoopTile`] subgroups along
-/// rows and columns, matrices of each along rows and columns, and octets of k in a step; of [`Lanes`] eights of rows and of
-/// weight rows, and vec4s of k; of [`Engine::Tile`] rows, columns, and rows and vec4s of columns of an invocation.
-pub(super) fn tiles(caps: &Caps) -> &'static [Tile] {
+/// The tiles that products on a device take where nothing was measured, the largest first, and further ones that
+/// `scalediff tune` tries: of [`CoopTile`] subgroups along rows and columns, matrices of each along rows and columns, and
+/// octets of k in a step; of [`Lanes`] eights of rows and of weight rows, and vec4s of k; of [`Engine::Tile`] rows, columns,
+/// and rows and vec4s of columns of an invocation.
+fn own_and_further(caps: &Caps) -> (&'static [Tile], &'static [Tile]) {
     match (caps.class, caps.coop.map(|coop| (coop.side, coop.subgroup))) {
-        // Unrolled code grows with rows × columns × taps × k of a step: the first tile keeps it within a processor's
-        // instruction cache and a driver's compilation below a second. Larger ones load less.
-        (DeviceClass::Cpu, _) if caps.has_vectors(LANES) => {
-            &[[4, 4, 2, 0, 0], [8, 4, 2, 0, 0], [8, 4, 1, 0, 0], [12, 4, 1, 0, 0], [16, 4, 1, 0, 0]]
-        }
-        (DeviceClass::Cpu, _) => &[],
+        // Unrolled code grows with rows × columns × taps × k of a step: this keeps it within a processor's instruction
+        // cache and a driver's compilation below a second. Larger ones load less.
+        (DeviceClass::Cpu, _) if caps.has_vectors(LANES) => (
+            &[[4, 4, 2, 0, 0]],
+            &[[8, 4, 2, 0, 0], [8, 4, 1, 0, 0], [12, 4, 1, 0, 0], [16, 4, 1, 0, 0]],
+        ),
+        (DeviceClass::Cpu, _) => (&[], &[]),
         // Eight accumulators of 16 × 16 are 64 registers of a subgroup of 32, as are sixteen of a subgroup of 64; matrices
         // of 8 × 8 take two at most. Those of 32 are the fastest of eight that were measured on an NVIDIA H200, the others
         // follow from them.
-        (_, Some((16, 64))) => {
-            &[[2, 2, 4, 4, 8], [2, 2, 4, 4, 4], [2, 2, 2, 2, 8], [2, 4, 2, 2, 8], [4, 2, 2, 2, 4]]
-        }
-        (_, Some((16, _))) => {
-            &[[2, 4, 4, 2, 8], [2, 4, 4, 2, 4], [2, 4, 2, 1, 8], [2, 2, 4, 4, 4], [2, 2, 2, 2, 8]]
-        }
+        (_, Some((16, 64))) => (
+            &[[2, 2, 4, 4, 8], [2, 2, 4, 4, 4], [2, 2, 2, 2, 8]],
+            &[[2, 4, 2, 2, 8], [4, 2, 2, 2, 4]],
+        ),
+        (_, Some((16, _))) => (
+            &[[2, 4, 4, 2, 8], [2, 4, 4, 2, 4], [2, 4, 2, 1, 8]],
+            &[[2, 2, 4, 4, 4], [2, 2, 2, 2, 8]],
+        ),
         // A software device, which only tests: its compiler unrolls every product.
-        (_, Some((_, 0..16))) => &[[2, 2, 2, 1, 2], [1, 2, 1, 1, 2]],
-        (_, Some(_)) => &[[2, 2, 4, 4, 4], [2, 2, 4, 2, 4], [2, 2, 2, 2, 8]],
-        (_, None) => {
-            &[[128, 64, 8, 2, 0], [64, 64, 4, 2, 0], [64, 64, 8, 2, 0], [64, 128, 8, 2, 0]]
+        (_, Some((_, 0..16))) => (&[[2, 2, 2, 1, 2]], &[[1, 2, 1, 1, 2]]),
+        (_, Some(_)) => (&[[2, 2, 4, 4, 4], [2, 2, 4, 2, 4]], &[[2, 2, 2, 2, 8]]),
+        // Large tiles read least, but integrated GPUs have too few registers for them.
+        (DeviceClass::Discrete, None) => {
+            (&[[128, 64, 8, 2, 0], [64, 64, 4, 2, 0]], &[[64, 64, 8, 2, 0], [64, 128, 8, 2, 0]])
+        }
+        (DeviceClass::Integrated, None) => {
+            (&[[64, 64, 4, 2, 0]], &[[128, 64, 8, 2, 0], [64, 64, 8, 2, 0], [64, 128, 8, 2, 0]])
         }
     }
+}
+
+/// All tiles that products on a device may take.
+pub(super) fn tiles(caps: &Caps) -> Vec<Tile> {
+    let (own, further) = own_and_further(caps);
+    [own, further].concat()
 }
 
 impl Engine {
@@ -164,18 +178,16 @@ impl Engine {
         }
     }
 
+    /// Needs no matrix units, but a device that has them lists tiles of those: then it is one of the others' own.
     fn tile(caps: &Caps, p: &Product) -> Self {
-        let fits = |[rows, cols, ..]: &Tile| p.fills(u32::from(*rows), u32::from(*cols));
-        let measured = p.measured(caps).filter(|_| caps.coop.is_none()).filter(fits);
-        let (rows, cols, thread_rows, thread_cols4) = match (p.rows, measured) {
-            (0..=32, _) => (32, 64, 4, 2),
-            (_, Some(tile)) => {
-                let [rows, cols, thread_rows, thread_cols4, _] = tile.map(u32::from);
-                (rows, cols, thread_rows, thread_cols4)
-            }
-            // Large tiles read least, but only if there are enough of them to fill the device.
-            _ if caps.class == DeviceClass::Discrete && p.fills(128, 64) => (128, 64, 8, 2),
-            _ => (64, 64, 4, 2),
+        let plain = Caps { coop: None, ..caps.clone() };
+        let own = own_and_further(&plain).0;
+        let fits = |tile: &Tile| p.fills(u32::from(tile[0]), u32::from(tile[1]));
+        let mut listed = p.measured(&plain).into_iter().chain(own.iter().copied());
+        let tile = listed.find(fits).or(own.last().copied()).unwrap_or_default();
+        let [rows, cols, thread_rows, thread_cols4, _] = match p.rows {
+            0..=32 => [32, 64, 4, 2, 0],
+            _ => tile.map(u32::from),
         };
         Self::Tile { rows, cols, thread_rows, thread_cols4, gated: p.gated }
     }
@@ -241,7 +253,8 @@ impl Engine {
 }
 
 impl CoopTile {
-    /// The tile that was measured, else the first, which leaves the device enough of them to fill it and fits its limits.
+    /// The tile that was measured, or else the first, which fits the device's limits and leaves it enough of them to fill it;
+    /// where none does the last.
     fn choose(caps: &Caps, coop: Coop, p: &Product) -> Option<Self> {
         let tile = |tile: &Tile| {
             let [subgroup_rows, subgroup_cols, matrix_rows, matrix_cols, depth8] =
@@ -260,10 +273,11 @@ impl CoopTile {
         let fits = |t: &Self| {
             t.invocations() <= caps.limits.invocations && t.bytes() <= caps.limits.workgroup_bytes
         };
-        let listed = p.measured(caps).into_iter().chain(tiles(caps).iter().copied());
+        let own = own_and_further(caps).0;
+        let listed = p.measured(caps).into_iter().chain(own.iter().copied());
         let fitting: Vec<Self> = listed.map(|t| tile(&t)).filter(fits).collect();
         let filling = fitting.iter().find(|t| p.fills(t.rows(), t.cols()));
-        filling.or_else(|| fitting.iter().min_by_key(|t| t.rows() * t.cols())).copied()
+        filling.or(fitting.last()).copied()
     }
 
     fn invocations(self) -> u32 {
@@ -290,7 +304,7 @@ impl Lanes {
     fn new(caps: &Caps, p: &Product) -> Self {
         let w_rows = p.w_rows();
         let narrow = !w_rows.next_multiple_of(16).is_multiple_of(32) && w_rows < 128;
-        let tile = p.measured(caps).unwrap_or(tiles(caps)[0]).map(u32::from);
+        let tile = p.measured(caps).unwrap_or(own_and_further(caps).0[0]).map(u32::from);
         let (rows8, cols8, deep) = match (w_rows, p.rows) {
             (_, 0..=8) => (1, 4, 2),
             (0..=8, _) => (8, 1, 2),

@@ -159,11 +159,14 @@ pub fn predict_x0(g: &mut Graph, x: Tensor, model: Branches, step: Tensor) -> Re
         Branches::Joined(model) => (model, None),
         Branches::Apart(negative, positive) => (negative, Some(positive)),
     };
-    let joined = model.shape.batch == 2 * x.shape.batch;
+    let joined = positive.is_none() && model.shape.batch == 2 * x.shape.batch;
     let items = if joined { 2 * x.shape.batch } else { x.shape.batch };
     fits(g, "the model output", model.shape, Shape { batch: items, ..x.shape })?;
     if let Some(positive) = positive {
         fits(g, "the positive branch", positive.shape, x.shape)?;
+        if positive.dtype != model.dtype {
+            return Err(g.error("branches of two element types"));
+        }
     }
     let x0 = g.tensor(x.shape, DType::F32);
     let lanes = x.shape.rows() * x.shape.stride4();

@@ -17,12 +17,14 @@ pub mod silu;
 pub mod window_mean;
 pub mod windows;
 
-/// The tiles to choose from for a kind of work on a device, best first where nothing was measured.
-pub fn tiles(caps: &Caps, kind: TileKind) -> &'static [Tile] {
+/// The tiles to choose from for a kind of work on a device.
+pub fn tiles(caps: &Caps, kind: TileKind) -> Vec<Tile> {
     match kind {
         TileKind::Matmul | TileKind::MatmulSmall | TileKind::Conv2d | TileKind::Conv2dSmall => {
             engine::tiles(caps)
         }
-        TileKind::Attention | TileKind::AttentionWide => attention::tiles_of_kind(caps, kind),
+        TileKind::Attention | TileKind::AttentionWide => {
+            attention::tiles_of_kind(caps, kind).to_vec()
+        }
     }
 }

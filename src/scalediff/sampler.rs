@@ -84,9 +84,9 @@ struct StepTensors {
     guide: Option<Tensor>,
 }
 
-/// Latents up to which both branches of guidance are predicted at once. A branch of more fills any device alone, and one after
-/// the other they take half the memory.
-const JOINED_LATENTS: u32 = 128 * 128;
+/// Latents (places on their grid) up to which both branches of guidance are predicted at once. One of more fills a device
+/// alone, and one after the other they take half the memory.
+const JOINED_LATENTS: u32 = 192 * 192;
 
 /// Where a stage stands between two steps.
 pub(super) struct State {

@@ -124,7 +124,8 @@ impl<'a> Weights<'a> {
         Weights { path, ..*self }
     }
 
-    /// The same place, from which everything is loaded times `factor`: a power of two, so that nothing is rounded.
+    /// The same place, from which matrices and vectors are loaded times `factor`; several that are joined take the first
+    /// one's. A power of two rounds only what becomes subnormal in f16.
     #[must_use]
     pub fn times(&self, factor: f32) -> Weights<'a> {
         Weights { path: self.path.clone(), factor: self.factor * factor, ..*self }

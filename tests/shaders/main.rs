@@ -263,7 +263,10 @@ fn every_tile_validates_and_translates() {
             };
             let family = FAMILIES.iter().find(|(n, _)| *n == name).unwrap().1;
             for tile in tiles(&own, kind) {
-                let caps = Caps { tiles: Tiles::NONE.with(kind, Some(*tile)), ..own.clone() };
+                // Room for the largest.
+                let limits = Limits { workgroup_bytes: 64 << 10, invocations: 1024, ..own.limits };
+                let tiles = Tiles::NONE.with(kind, Some(tile));
+                let caps = Caps { tiles, limits, ..own.clone() };
                 let graph = every::record(family, &caps);
                 every::distinct(graph.ops())
                     .into_iter()

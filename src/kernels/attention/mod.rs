@@ -15,6 +15,7 @@ mod check;
 mod patches;
 mod record;
 mod tiling;
+mod variant;
 
 pub use patches::{Distinct, PatchGeometry, patch_origin};
 pub use record::{Params, SPEC, record, record_windows};

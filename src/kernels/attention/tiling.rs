@@ -309,6 +309,7 @@ impl Tiling {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gpu::DeviceClass;
 
     #[test]
     fn odd_heads_take_columns_and_vectors_take_lanes() {

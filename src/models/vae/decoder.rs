@@ -1,6 +1,6 @@
 //! Latents to pixels.
 
-use super::{EPS, Mid, VaeConfig, scale_of};
+use super::{EPS, Mid, VaeConfig, norm, scale_of};
 use crate::error::Result;
 use crate::graph::Graph;
 
@@ -61,12 +61,7 @@ impl Decoder {
             conv_in: Conv2d::load_scaled(&d.at("conv_in"), last, latent, 3, (1.0, scale))?,
             mid: Mid::load(&d.at("mid_block"), last, c)?,
             up,
-            conv_norm_out: GroupNorm::load(
-                &d.at("conv_norm_out"),
-                first,
-                c.groups,
-                EPS * scale * scale,
-            )?,
+            conv_norm_out: norm(&d.at("conv_norm_out"), first, c.groups)?,
             conv_out: Conv2d::load(&d.at("conv_out"), c.image_channels, first, 3)?,
             dtype: w.dtype(),
         })

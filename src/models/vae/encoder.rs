@@ -1,6 +1,6 @@
 //! Pixels to the mean of the posterior.
 
-use super::{EPS, Mid, VaeConfig, scale_of};
+use super::{EPS, Mid, VaeConfig, norm, scale_of};
 use crate::error::Result;
 use crate::graph::Graph;
 
@@ -64,12 +64,7 @@ impl Encoder {
             )?,
             down,
             mid: Mid::load(&e.at("mid_block"), last, c)?,
-            conv_norm_out: GroupNorm::load(
-                &e.at("conv_norm_out"),
-                last,
-                c.groups,
-                EPS * scale * scale,
-            )?,
+            conv_norm_out: norm(&e.at("conv_norm_out"), last, c.groups)?,
             conv_out: Conv2d::load_first(&e.at("conv_out"), moments, last, 3, kept)?,
             quant_conv: if c.quant_conv {
                 Some(Conv2d::load_first(

@@ -3,7 +3,7 @@
 //! Exact at every size: group norms see the whole picture, attention in the middle sees all of it;
 //! there are no tiles. Pictures of any size are made in bands with those of a [streamed](Graph::stream) graph, and what is too
 //! large to be kept is computed again for each use. Activations in f16 are stored times [`HALF_SCALE`], since those of SDXL
-//! exceed f16; group norms, which alone read them, take it back.
+//! exceed f16: group norms take it back, what reads them directly keeps it.
 
 mod config;
 mod decoder;
@@ -24,8 +24,9 @@ use crate::weights::Weights;
 /// The epsilon of every norm in the autoencoder.
 const EPS: f32 = 1e-6;
 
-/// Activations between two norms are stored in f16 times this, so that they may reach 2 million.
-const HALF_SCALE: f32 = 1.0 / 32.0;
+/// Activations between two norms are stored in f16 times this, so that they may reach a million. Smaller yet would make
+/// more of the convolutions' weights subnormal.
+const HALF_SCALE: f32 = 1.0 / 16.0;
 
 /// What activations of weights stored as `dtype` are stored times.
 fn scale_of(dtype: DType) -> f32 {
@@ -33,6 +34,11 @@ fn scale_of(dtype: DType) -> f32 {
         DType::F32 => 1.0,
         DType::F16 => HALF_SCALE,
     }
+}
+
+/// A norm of activations.
+fn norm(w: &Weights, channels: u32, groups: u32) -> Result<GroupNorm> {
+    GroupNorm::load(w, channels, groups, EPS * scale_of(w.dtype()).powi(2))
 }
 
 /// Residual block, attention over the whole picture with one head, residual block.
@@ -52,7 +58,7 @@ impl Mid {
         let a = w.at("attentions.0");
         let attention = if c.mid_attention {
             Some((
-                GroupNorm::load(&a.at("group_norm"), width, c.groups, EPS * scale * scale)?,
+                norm(&a.at("group_norm"), width, c.groups)?,
                 SelfAttention::load_scaled(&a, &ProjectionNames::DIFFUSERS, width, 1, true, scale)?,
             ))
         } else {
