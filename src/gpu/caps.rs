@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::texels;
 use super::tuning::Tiles;
 use crate::error::{Error, Result};
 use crate::shader::Elem;
@@ -184,6 +185,8 @@ pub struct Caps {
     pub subgroups: bool,
     /// Shaders may use 64-bit integers. Only kernels for processors do.
     pub int64: bool,
+    /// Shaders may read operands through textures. Only kernels for processors do.
+    pub texels: bool,
     /// The fewest invocations that a subgroup has: a workgroup no larger is one subgroup.
     pub subgroup_min: u32,
     /// Matrix units that passed a test of their results.
@@ -201,6 +204,7 @@ impl Caps {
         f16: false,
         subgroups: false,
         int64: false,
+        texels: false,
         subgroup_min: 1,
         coop: None,
         limits: Limits::WEBGPU,
@@ -254,6 +258,20 @@ impl Caps {
             Elem::Words => Elem::Pairs,
             other => other,
         }
+    }
+
+    /// Bytes of the largest operand that every kernel can read.
+    pub fn operand_bytes(&self) -> u64 {
+        let limit = self.limits.binding_bytes.min(self.limits.buffer_bytes);
+        if self.texels { limit.min(texels::MOST_BYTES) } else { limit }
+    }
+
+    /// How kernels of vectors read the operands that they read most, where not as [`Caps::elem`] has it: see `lib/texels.wgsl`.
+    pub fn elem_texels(&self, dtype: DType) -> Option<Elem> {
+        self.texels.then_some(match dtype {
+            DType::F16 => Elem::Texels,
+            DType::F32 => Elem::TexelsWide,
+        })
     }
 
     /// The implementation of the slot `reduce`, and the lanes that share a row.

@@ -10,6 +10,7 @@ use super::coop;
 use super::memory::Governor;
 use super::pipeline::Pipeline;
 use super::profile::Profile;
+use super::texels;
 use super::timestamps::Clock;
 use super::tuning::{Tiles, Tuning};
 use crate::error::{Error, ErrorKind, Result};
@@ -102,6 +103,7 @@ fn facts_of(adapter: &wgpu::Adapter) -> AdapterFacts {
         f16: features.contains(wgpu::Features::SHADER_F16),
         subgroups: features.contains(wgpu::Features::SUBGROUP),
         int64: features.contains(wgpu::Features::SHADER_INT64),
+        texels: texels::offered(adapter),
         subgroup_min: info.subgroup_min_size,
         coop: coop::offered(adapter),
         limits: Limits::of(&adapter.limits()),

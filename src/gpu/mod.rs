@@ -10,6 +10,7 @@ mod engine;
 mod memory;
 mod pipeline;
 mod profile;
+pub(crate) mod texels;
 mod timestamps;
 mod transfer;
 mod tuning;

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Instant;
 
 use super::device::{Gpu, PARAM_BYTES, lock};
+use super::texels;
 use crate::error::{Error, Result};
 use crate::shader::{Access, Binding, KernelSpec, Variant, compose};
 
@@ -135,10 +136,16 @@ impl Gpu {
                 .map(|(binding, access)| wgpu::BindGroupLayoutEntry {
                     binding,
                     visibility: wgpu::ShaderStages::COMPUTE,
-                    ty: wgpu::BindingType::Buffer {
-                        ty: wgpu::BufferBindingType::Storage { read_only: *access == Access::Read },
-                        has_dynamic_offset: false,
-                        min_binding_size: None,
+                    ty: match access {
+                        Access::ReadTexels => texels::BINDING,
+                        Access::Read | Access::Write | Access::ReadWrite => {
+                            let read_only = *access == Access::Read;
+                            wgpu::BindingType::Buffer {
+                                ty: wgpu::BufferBindingType::Storage { read_only },
+                                has_dynamic_offset: false,
+                                min_binding_size: None,
+                            }
+                        }
                     },
                     count: None,
                 })

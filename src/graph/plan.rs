@@ -4,27 +4,31 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::layout::{Layout, Piece, Source};
-use super::record::{Graph, Op};
+use super::record::{Graph, Op, Operand};
 use super::replay::Pulse;
 use super::rows::{decode_rows, encode_rows};
 use super::schedule::Turn;
 use super::split::Chunk;
 use crate::error::{Error, Result};
+use crate::gpu::texels::Texels;
 use crate::gpu::{DeviceTensor, Gpu, Pipeline, Slabs};
+use crate::shader::{Access, Binding};
 use crate::tensor::Tensor;
 
 /// A range of bytes of a buffer.
+#[derive(Clone)]
 pub(super) struct BufferRange {
     pub buffer: wgpu::Buffer,
     pub offset: u64,
     pub bytes: u64,
 }
 
-/// Rows to bring together before a dispatch, since they lie in different bands.
-pub(super) struct Copy {
-    pub from: BufferRange,
-    pub to: wgpu::Buffer,
-    pub at: u64,
+/// What a dispatch needs copied before it.
+pub(super) enum Copy {
+    /// Rows to bring together, since they lie in different bands.
+    Gather { from: BufferRange, to: wgpu::Buffer, at: u64 },
+    /// An operand that is read through a texture.
+    Texels { from: BufferRange, to: Texels },
 }
 
 /// One chunk of an op, ready to encode.
@@ -182,6 +186,7 @@ struct Site<'a> {
     slabs: &'a Slabs,
     buffers: Vec<wgpu::Buffer>,
     scratch: Vec<wgpu::Buffer>,
+    texels: Vec<Texels>,
 }
 
 impl<'a> Site<'a> {
@@ -195,6 +200,7 @@ impl<'a> Site<'a> {
             slabs,
             buffers: buffers.collect::<Result<_>>()?,
             scratch: scratch.collect::<Result<_>>()?,
+            texels: layout.texels.iter().map(|bytes| Texels::new(gpu, *bytes)).collect(),
         })
     }
 
@@ -230,16 +236,18 @@ impl<'a> Site<'a> {
                 continue;
             };
             let mut ranges = self.ranges(tensor, rows)?;
-            if ranges.len() > 1 {
-                let is_new = gathered[i] != *rows;
+            let is_new = gathered[i] != *rows;
+            if ranges.len() > 1 || operand.texels {
                 gathered[i] = rows.clone();
+            }
+            if ranges.len() > 1 {
                 let mut whole =
                     BufferRange { buffer: self.scratch[i].clone(), offset: 0, bytes: 0 };
                 for range in ranges {
                     let at = whole.bytes;
                     whole.bytes += range.bytes;
                     if is_new {
-                        copies.push(Copy { from: range, to: whole.buffer.clone(), at });
+                        copies.push(Copy::Gather { from: range, to: whole.buffer.clone(), at });
                     }
                 }
                 ranges = vec![whole];
@@ -247,14 +255,20 @@ impl<'a> Site<'a> {
             let range = ranges
                 .pop()
                 .ok_or_else(|| Error::internal(format!("{}: unplaced operand", op.label)))?;
+            if operand.texels && is_new {
+                copies.push(Copy::Texels { from: range.clone(), to: self.texels[i].clone() });
+            }
             bound.push(Some(range));
         }
         let entries: Vec<_> = (0u32..)
-            .zip(&bound)
-            .map(|(binding, range)| wgpu::BindGroupEntry {
+            .zip(op.operands.iter().zip(&bound))
+            .map(|(binding, (operand, range))| wgpu::BindGroupEntry {
                 binding,
                 resource: match range {
                     None => self.gpu.zeros.as_entire_binding(),
+                    Some(_) if operand.texels => {
+                        wgpu::BindingResource::TextureView(&self.texels[binding as usize].view)
+                    }
                     Some(range) => wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                         buffer: &range.buffer,
                         offset: range.offset,
@@ -291,6 +305,13 @@ impl<'a> Site<'a> {
                     op.operands.len(),
                     pipeline.bindings.len()
                 )));
+            }
+            let differs =
+                |(b, o): (&Binding, &Operand)| (b.access == Access::ReadTexels) != o.texels;
+            if let Some(i) = pipeline.bindings.iter().zip(&op.operands).position(differs) {
+                let name = &pipeline.bindings[i].name;
+                let message = format!("{}: operand {name} is not bound as {name}", op.label);
+                return Err(Error::internal(message));
             }
             Ok(pipeline)
         };

@@ -141,9 +141,15 @@ impl<'a> Batch<'a> {
     fn dispatch(&mut self, number: usize, step: &Step, first: u32, count: u32) {
         if first == 0 && !step.copies.is_empty() {
             self.pass = None;
-            for Copy { from, to, at } in &step.copies {
-                let BufferRange { buffer, offset, bytes } = from;
-                self.encoder.copy_buffer_to_buffer(buffer, *offset, to, *at, *bytes);
+            for copy in &step.copies {
+                match copy {
+                    Copy::Gather { from: BufferRange { buffer, offset, bytes }, to, at } => {
+                        self.encoder.copy_buffer_to_buffer(buffer, *offset, to, *at, *bytes);
+                    }
+                    Copy::Texels { from: BufferRange { buffer, offset, bytes }, to } => {
+                        to.fill(&mut self.encoder, buffer, *offset, *bytes);
+                    }
+                }
             }
         }
         if self.stamps.as_ref().is_some_and(Stamps::by_pass) {

@@ -111,13 +111,16 @@ pub fn choose(
     e: &Epilogue,
 ) -> Variant {
     let engine = engine(caps, x, x2, weight, n, geometry);
+    let elem_x = engine.elem_in(caps, x.dtype);
+    // What is absent is bound as a buffer.
+    let absent = if elem_x.is_texture() { caps.elem(x.dtype) } else { elem_x };
     choose_tail(caps, weight, e, engine)
         .num("SIZE", geometry.size)
         .flag("DOUBLED", geometry.doubled)
         .flag("HAS_X2", x2.is_some())
         .flag("ALIGNED_JOIN", x.shape.channels.is_multiple_of(4))
-        .elem("x", engine.elem_in(caps, x.dtype))
-        .elem("x2", engine.elem_in(caps, x2.map_or(x.dtype, |t| t.dtype)))
+        .elem("x", elem_x)
+        .elem("x2", x2.map_or(absent, |t| engine.elem_in(caps, t.dtype)))
 }
 
 /// Records the convolution of `[x | x2]` to `n` channels.
@@ -170,8 +173,11 @@ pub fn record(
     let taps = u64::from(size * size);
     g.op(&SPEC, variant)
         .read(x, window())
+        .bound_as("x")
         .read_opt(x2, window())
+        .bound_as("x2")
         .read(weight, Window::Cols { times: 1 })
+        .bound_as("w")
         .read_opt(e.bias, Window::Whole)
         .read_opt(e.row_vector, Window::Whole)
         .read_opt(e.residual, Window::Rows)

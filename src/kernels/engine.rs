@@ -164,7 +164,12 @@ impl Engine {
     /// How weights and inputs of `dtype` are read.
     pub(super) fn elem_in(self, caps: &Caps, dtype: DType) -> Elem {
         match self {
-            Self::Lanes(Lanes { deep: 2, .. }) => caps.elem_pairs(dtype),
+            Self::Lanes(Lanes { deep, .. }) => {
+                caps.elem_texels(dtype).unwrap_or_else(|| match deep {
+                    2 => caps.elem_pairs(dtype),
+                    _ => caps.elem(dtype),
+                })
+            }
             Self::Coop(_) => Elem::Octets,
             _ => caps.elem(dtype),
         }

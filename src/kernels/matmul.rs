@@ -171,7 +171,9 @@ pub fn record(g: &mut Graph, x: Tensor, weight: Tensor, n: u32, e: Epilogue) -> 
     let variant = choose(g.caps(), x, weight.dtype, n, &e);
     g.op(&SPEC, variant)
         .read(x, Window::Rows)
+        .bound_as("x")
         .read(weight, Window::Cols { times })
+        .bound_as("w")
         .read_opt(e.bias, Window::Whole)
         .read_opt(vector, Window::Whole)
         .read_opt(e.residual, Window::Rows)

@@ -170,7 +170,6 @@ impl Cascade<'_> {
             let latents = sampling.run(start, noise, progress)?;
             check(&latents.values, stage, "latents")?;
             progress.latents(stage, &latents)?;
-            drop(windows);
             if stage == size.stages {
                 drop(loaded);
                 return finish_stage(codec, size, stage, latents, progress);

@@ -17,6 +17,8 @@ pub enum Access {
     Read,
     Write,
     ReadWrite,
+    /// Read through a texture.
+    ReadTexels,
 }
 
 /// One binding of group 0, in order.
@@ -178,14 +180,21 @@ impl Composer<'_> {
         };
         let index = self.composed.bindings.len();
         let name = declared.split(':').next().unwrap_or(declared).trim().to_string();
-        let head = format!("@group(0) @binding({index}) var<storage, {wgsl_access}>");
+        let place = format!("@group(0) @binding({index})");
+        let head = format!("{place} var<storage, {wgsl_access}>");
         if raw {
             self.line(file, number, &format!("{head} {declared};"));
         } else {
             let elem = self.variant.elem_of(&name).ok_or_else(|| {
                 Error::internal(format!("variant {} has no element type for {name}", self.variant))
             })?;
+            let is_texture = elem.is_texture();
+            let head = if is_texture { format!("{place} var") } else { head };
             self.accessors(elem, &name, &head, access)?;
+            if is_texture {
+                self.composed.bindings.push(Binding { name, access: Access::ReadTexels });
+                return Ok(());
+            }
         }
         self.composed.bindings.push(Binding { name, access });
         Ok(())
@@ -196,6 +205,7 @@ impl Composer<'_> {
         match elem {
             Elem::Words | Elem::Pairs => self.import("half")?,
             Elem::F16 | Elem::Packed => self.import("half_range")?,
+            Elem::Texels | Elem::TexelsWide => self.import("texels")?,
             Elem::F32 | Elem::Wide | Elem::Octets => {}
         }
         let file = format!("lib/elem/{}.wgsl", elem.name());

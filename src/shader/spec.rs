@@ -19,9 +19,18 @@ pub enum Elem {
     Pairs,
     /// f16 storage as `array<mat2x4<f16>>`, eight halves to an access, for matrix units: for rows of a multiple of eight.
     Octets,
+    /// f16 storage read through a texture, two vec4s to a texel; for processors.
+    Texels,
+    /// f32 storage read through a texture; for processors.
+    TexelsWide,
 }
 
 impl Elem {
+    /// Whether the operand is a texture, and not a buffer.
+    pub fn is_texture(self) -> bool {
+        matches!(self, Elem::Texels | Elem::TexelsWide)
+    }
+
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Elem::F32 => "f32",
@@ -31,6 +40,8 @@ impl Elem {
             Elem::Words => "words",
             Elem::Pairs => "pairs",
             Elem::Octets => "octets",
+            Elem::Texels => "texels",
+            Elem::TexelsWide => "texels_wide",
         }
     }
 }

@@ -49,6 +49,31 @@ fn every_tile_is_the_reference() {
     assert!(seen.len() > 10, "{} variants", seen.len());
 }
 
+/// Other tests read the operands of processors' kernels through textures, where a driver has them.
+#[test]
+fn processors_read_buffers_too() {
+    let setup = &setups()[0];
+    let own = setup.whole.caps();
+    if !own.texels {
+        return;
+    }
+    let caps = Caps { texels: false, ..own.clone() };
+    for kernel in ["matmul", "conv2d", "attention"] {
+        let mut seen = HashSet::new();
+        for case in cases::all().filter(|case| case.call.kernel() == kernel) {
+            for types in [Types::F32, Types::F16] {
+                let through = Recorded::with_caps(own, case, types).unwrap();
+                let recorded = Recorded::with_caps(&caps, case, types).unwrap();
+                let differs = recorded.variants() != through.variants();
+                if differs && seen.len() < OF_EACH && seen.insert(recorded.variants()) {
+                    check(setup, case, types, &recorded, &[]);
+                }
+            }
+        }
+        assert!(seen.len() > 1, "{kernel} on {}: {} variants", setup.name, seen.len());
+    }
+}
+
 fn check(setup: &super::Setup, case: &Case, types: Types, recorded: &Recorded, tile: &[u8]) {
     let out = run(&setup.whole, recorded).unwrap_or_else(|e| panic!("{}: {e}", case.name));
     let (error, at) = worst(&out.values, &case.call.reference(&recorded.built, None));

@@ -41,6 +41,7 @@ fn devices() -> Vec<Caps> {
                 f16: true,
                 subgroups: true,
                 int64,
+                texels: class == DeviceClass::Cpu && int64,
                 subgroup_min,
                 coop,
                 limits: Limits { workgroup_bytes: 32 << 10, ..Limits::WEBGPU },

@@ -1,5 +1,6 @@
 // Engine `lanes`: for processors that run LANES invocations as one wide vector, where an exchange between lanes costs
-// an instruction and a load from memory hundreds (every lane is fetched by itself), and barriers more.
+// an instruction and a load from memory tens or hundreds (every lane of a buffer is fetched by itself; textures are better, so
+// both operands come through them where a device has any: lib/texels.wgsl), and barriers more.
 // One subgroup of LANES invocations takes a tile of 32·QUADS rows × 8·CB weight rows, CB at most 4. A lane owns one row of every eight. In each
 // step over k it loads its rows of x, and one of eight weight rows, which all lanes receive by shuffles: what is loaded serves
 // the whole tile. A step takes DEEP vec4s of k. Gated weights lie in blocks of eight: four values, then their four gates.
@@ -20,18 +21,25 @@ fn madd(w: vec4<f32>, x: mat4x4<f32>, sum: vec4<f32>) -> vec4<f32> {
 }
 // Zero, but not known to be: a shuffle from a lane that is only known when it runs is one instruction, from a constant one two.
 var<private> lane0: u32;
-// Adds one vec4 of k: column i of x holds element i of four rows, each lane's w that of one weight row.
-fn added(s: Sums, w: vec4<f32>, x: mat4x4<f32>) -> Sums {
+// Four rows of x: column i of each matrix holds element i of one vec4 of k.
+struct Rows { lo: mat4x4<f32>, hi: mat4x4<f32> }
+// Adds the weight row that lane j holds. All of its k at once: a sum is in registers for no longer than that.
+fn with_row(sum: vec4<f32>, w: mat2x4<f32>, x: Rows, j: u32) -> vec4<f32> {
+    let lo = madd(subgroupShuffle(w[0], lane0 + j), x.lo, sum);
+    if (DEEP == 1u) { return lo; }
+    return madd(subgroupShuffle(w[1], lane0 + j), x.hi, lo);
+}
+fn added(s: Sums, w: mat2x4<f32>, x: Rows) -> Sums {
     var t = s;
-    t.c0 = madd(subgroupShuffle(w, lane0 + 0u), x, s.c0);
-    t.c1 = madd(subgroupShuffle(w, lane0 + 1u), x, s.c1);
-    t.c2 = madd(subgroupShuffle(w, lane0 + 2u), x, s.c2);
-    t.c3 = madd(subgroupShuffle(w, lane0 + 3u), x, s.c3);
+    t.c0 = with_row(s.c0, w, x, 0u);
+    t.c1 = with_row(s.c1, w, x, 1u);
+    t.c2 = with_row(s.c2, w, x, 2u);
+    t.c3 = with_row(s.c3, w, x, 3u);
     if (!HALF) {
-        t.c4 = madd(subgroupShuffle(w, lane0 + 4u), x, s.c4);
-        t.c5 = madd(subgroupShuffle(w, lane0 + 5u), x, s.c5);
-        t.c6 = madd(subgroupShuffle(w, lane0 + 6u), x, s.c6);
-        t.c7 = madd(subgroupShuffle(w, lane0 + 7u), x, s.c7);
+        t.c4 = with_row(s.c4, w, x, 4u);
+        t.c5 = with_row(s.c5, w, x, 5u);
+        t.c6 = with_row(s.c6, w, x, 6u);
+        t.c7 = with_row(s.c7, w, x, 7u);
     }
     return t;
 }
@@ -133,10 +141,9 @@ fn gemm(group: u32, lane: u32) {
                     let w = w_at(w_row[c] + (tap + i) * params.c4 + kc);
                     for (var q = 0u; q < QUADS; q++) {
                         let r = 4u * q;
-                        acc[c][q] = added(acc[c][q], w[0], transpose(mat4x4(taps[i][r][0], taps[i][r + 1u][0], taps[i][r + 2u][0], taps[i][r + 3u][0])));
-                        if (DEEP == 2u) {
-                            acc[c][q] = added(acc[c][q], w[1], transpose(mat4x4(taps[i][r][1], taps[i][r + 1u][1], taps[i][r + 2u][1], taps[i][r + 3u][1])));
-                        }
+                        let lo = transpose(mat4x4(taps[i][r][0], taps[i][r + 1u][0], taps[i][r + 2u][0], taps[i][r + 3u][0]));
+                        let hi = transpose(mat4x4(taps[i][r][1], taps[i][r + 1u][1], taps[i][r + 2u][1], taps[i][r + 3u][1]));
+                        acc[c][q] = added(acc[c][q], w, Rows(lo, hi));
                     }
                 }
             }

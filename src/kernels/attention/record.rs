@@ -138,7 +138,7 @@ impl Recorder {
         let keys = self.a.k.tensor.shape;
         let y = g.tensor(shape, out);
         let row_bytes = self.a.k.tensor.row_bytes().max(self.a.v.tensor.row_bytes());
-        let most = rows_within(caps.limits.binding_bytes.min(caps.limits.buffer_bytes), row_bytes);
+        let most = rows_within(caps.operand_bytes(), row_bytes);
         let segments = match self.geometry() {
             Some(p) => {
                 let items = self.a.q.tensor.shape.batch;
@@ -183,10 +183,16 @@ impl Recorder {
             .op(&SPEC, variant)
             .read(a.q.tensor, q)
             .read(a.k.tensor, self.key_window(&segment))
+            .bound_as("k")
             .read(a.v.tensor, self.key_window(&segment))
+            .bound_as("v")
             .write(y, Window::Rows);
         if let Some(text) = text {
-            op = op.read(text.k.tensor, Window::Whole).read(text.v.tensor, Window::Whole);
+            op = op
+                .read(text.k.tensor, Window::Whole)
+                .bound_as("text_k")
+                .read(text.v.tensor, Window::Whole)
+                .bound_as("text_v");
         }
         let turn = a.text.and_then(|text| text.turn);
         if let Some(turn) = turn.filter(|_| text.is_some() || windows.is_some()) {

@@ -48,7 +48,9 @@ pub(super) fn choose(caps: &Caps, a: &Attention, p: &Problem, carry: Carry, out:
         Engine::Coop(_) | Engine::CoopWide(_) => Elem::Octets,
         _ => elem(dtype),
     };
-    let kv = elem_in(a.k.tensor.dtype);
+    let vectors = matches!(tiling.engine, Engine::Lanes | Engine::Wide);
+    let kv = |dtype| caps.elem_texels(dtype).filter(|_| vectors).unwrap_or(elem_in(dtype));
+    let kv = kv(a.k.tensor.dtype);
     let turn = a.text.and_then(|text| text.turn);
     let (text, x_pair) = match (a.text, turn) {
         (Some(_), None) if carry.is_first() => ("joint", 0),
