@@ -164,11 +164,10 @@ impl Engine {
     /// How weights and inputs of `dtype` are read.
     pub(super) fn elem_in(self, caps: &Caps, dtype: DType) -> Elem {
         match self {
-            Self::Lanes(Lanes { deep, .. }) => {
-                caps.elem_texels(dtype).unwrap_or_else(|| match deep {
-                    2 => caps.elem_pairs(dtype),
-                    _ => caps.elem(dtype),
-                })
+            Self::Lanes(l) => {
+                let pairs = if l.deep == 2 { caps.elem_pairs(dtype) } else { caps.elem(dtype) };
+                // With few rows a weight is used too seldom to be worth a copy.
+                caps.elem_texels(dtype).filter(|_| l.rows8 > 1).unwrap_or(pairs)
             }
             Self::Coop(_) => Elem::Octets,
             _ => caps.elem(dtype),
