@@ -42,15 +42,15 @@ pub(super) fn choose(caps: &Caps, a: &Attention, p: &Problem, carry: Carry, out:
         Scope::Windows => 3,
     };
     let isolated = matches!(a.scope, AttentionScope::Patches(g) if g.isolated);
-    let paired = p.paired && matches!(tiling.engine, Engine::Lanes | Engine::Wide);
+    let vectors = matches!(tiling.engine, Engine::Lanes | Engine::Wide);
+    let paired = p.paired && vectors;
     let elem = |dtype| if paired { caps.elem_pairs(dtype) } else { caps.elem(dtype) };
     let elem_in = |dtype| match tiling.engine {
         Engine::Coop(_) | Engine::CoopWide(_) => Elem::Octets,
         _ => elem(dtype),
     };
-    let vectors = matches!(tiling.engine, Engine::Lanes | Engine::Wide);
-    let kv = |dtype| caps.elem_texels(dtype).filter(|_| vectors).unwrap_or(elem_in(dtype));
-    let kv = kv(a.k.tensor.dtype);
+    let keys = a.k.tensor.dtype;
+    let kv = caps.elem_texels(keys).filter(|_| vectors).unwrap_or(elem_in(keys));
     let turn = a.text.and_then(|text| text.turn);
     let (text, x_pair) = match (a.text, turn) {
         (Some(_), None) if carry.is_first() => ("joint", 0),
