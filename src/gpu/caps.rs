@@ -197,6 +197,9 @@ pub struct Caps {
     pub tiles: Tiles,
 }
 
+/// Invocations that kernels for processors run as one vector; a subgroup must hold them.
+pub(crate) const LANES: u32 = 8;
+
 impl Caps {
     /// The floor: WebGPU's limits and nothing optional.
     pub const FLOOR: Caps = Caps {
@@ -234,9 +237,9 @@ impl Caps {
             .collect()
     }
 
-    /// Whether kernels for processors run that exchange numbers within a vector of `lanes` invocations.
-    pub fn has_vectors(&self, lanes: u32) -> bool {
-        self.class == DeviceClass::Cpu && self.subgroups && self.subgroup_min >= lanes
+    /// Whether kernels for processors run that exchange numbers within a vector of [`LANES`] invocations.
+    pub fn has_vectors(&self) -> bool {
+        self.class == DeviceClass::Cpu && self.subgroups && self.subgroup_min >= LANES
     }
 
     /// How shaders read and write `dtype` here.
@@ -266,9 +269,9 @@ impl Caps {
         if self.texels { limit.min(texels::MOST_BYTES) } else { limit }
     }
 
-    /// How kernels of vectors read the operands that they read most, where not as [`Caps::elem`] has it: see `lib/texels.wgsl`.
+    /// How kernels for processors with vectors read large operands, where not as [`Caps::elem`] has it: see `lib/texels.wgsl`.
     pub fn elem_texels(&self, dtype: DType) -> Option<Elem> {
-        self.texels.then_some(match dtype {
+        (self.texels && self.has_vectors()).then_some(match dtype {
             DType::F16 => Elem::Texels,
             DType::F32 => Elem::TexelsWide,
         })
@@ -287,6 +290,15 @@ impl Caps {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_vectors_of_processors_read_textures() {
+        let gpu = Caps { texels: true, subgroups: true, subgroup_min: 32, ..Caps::FLOOR };
+        assert_eq!(gpu.elem_texels(DType::F16), None);
+        let processor = Caps { class: DeviceClass::Cpu, subgroup_min: 8, ..gpu };
+        assert_eq!(processor.elem_texels(DType::F16), Some(Elem::Texels));
+        assert_eq!(Caps { subgroup_min: 4, ..processor }.elem_texels(DType::F16), None);
+    }
 
     #[test]
     fn limits_are_lowered_and_never_raised() {

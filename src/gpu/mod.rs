@@ -15,6 +15,7 @@ mod timestamps;
 mod transfer;
 mod tuning;
 
+pub(crate) use caps::LANES;
 pub use caps::{Caps, Coop, DeviceClass, Limits, Tier};
 pub(crate) use device::lock;
 pub use device::{AdapterFacts, Gpu, GpuOptions, list_adapters};

@@ -119,4 +119,10 @@ mod tests {
         }
         assert_eq!(lines_of(MOST_BYTES), MOST_LINES);
     }
+
+    #[test]
+    fn shaders_have_the_same_lines() {
+        let text = crate::shader::source("lib/texels.wgsl").unwrap();
+        assert!(text.contains(&format!("TEXEL_LINE: u32 = {LINE}u;")));
+    }
 }

@@ -181,6 +181,7 @@ pub fn record(
         .read_opt(e.bias, Window::Whole)
         .read_opt(e.row_vector, Window::Whole)
         .read_opt(e.residual, Window::Rows)
+        .bound_as("res")
         .write(y, Window::Rows)
         .over(y.shape.rows(), n)
         .flops(2 * u64::from(y.shape.rows()) * u64::from(n) * taps * u64::from(c1 + c2))

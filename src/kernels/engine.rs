@@ -1,11 +1,8 @@
 //! The engines behind the slot `mma`, which matrix products and convolutions share.
 
-use crate::gpu::{Caps, Coop, DeviceClass, Tile, TileKind};
+use crate::gpu::{Caps, Coop, DeviceClass, LANES, Tile, TileKind};
 use crate::shader::{Elem, Variant};
 use crate::tensor::DType;
-
-/// Invocations that `lanes` runs as one vector; a subgroup must hold them.
-const LANES: u32 = 8;
 
 /// An engine with the sizes of its tiles, chosen for one product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +107,7 @@ fn own_and_further(caps: &Caps) -> (&'static [Tile], &'static [Tile]) {
     match (caps.class, caps.coop.map(|coop| (coop.side, coop.subgroup))) {
         // Unrolled code grows with rows × columns × taps × k of a step: this keeps it within a processor's instruction
         // cache and a driver's compilation below a second. Larger ones load less.
-        (DeviceClass::Cpu, _) if caps.has_vectors(LANES) => (
+        (DeviceClass::Cpu, _) if caps.has_vectors() => (
             &[[4, 4, 2, 0, 0]],
             &[[8, 4, 2, 0, 0], [8, 4, 1, 0, 0], [12, 4, 1, 0, 0], [16, 4, 1, 0, 0]],
         ),
@@ -149,7 +146,7 @@ impl Engine {
     /// The engine for a product.
     pub(super) fn choose(caps: &Caps, p: &Product) -> Self {
         if caps.class == DeviceClass::Cpu {
-            return if caps.has_vectors(LANES) {
+            return if caps.has_vectors() {
                 Self::Lanes(Lanes::new(caps, p))
             } else {
                 Self::Direct
@@ -166,15 +163,27 @@ impl Engine {
         match self {
             Self::Lanes(l) => {
                 let pairs = if l.deep == 2 { caps.elem_pairs(dtype) } else { caps.elem(dtype) };
-                // With few rows a weight is used too seldom to be worth a copy.
-                caps.elem_texels(dtype).filter(|_| l.rows8 > 1).unwrap_or(pairs)
+                self.elem_texels(caps, dtype).unwrap_or(pairs)
             }
             Self::Coop(_) => Elem::Octets,
             _ => caps.elem(dtype),
         }
     }
 
-    /// How the result and the residual, of `dtype`, are accessed.
+    /// How a residual of `dtype` is read.
+    pub(super) fn elem_res(self, caps: &Caps, dtype: DType) -> Elem {
+        self.elem_texels(caps, dtype).unwrap_or(self.elem_out(caps, dtype))
+    }
+
+    fn elem_texels(self, caps: &Caps, dtype: DType) -> Option<Elem> {
+        match self {
+            // With few rows nothing is used often enough to be worth a copy.
+            Self::Lanes(l) if l.rows8 > 1 => caps.elem_texels(dtype),
+            _ => None,
+        }
+    }
+
+    /// How the result, of `dtype`, is written.
     pub(super) fn elem_out(self, caps: &Caps, dtype: DType) -> Elem {
         match self {
             Self::Lanes(Lanes { paired: true, .. }) => caps.elem_pairs(dtype),

@@ -111,14 +111,16 @@ fn rows_each(caps: &Caps, rows_per_item: u32) -> u32 {
 /// Variant of the two kernels that read `x` and `x2`.
 fn joined(caps: &Caps, x: Tensor, x2: Option<Tensor>) -> Variant {
     let paired = paired(caps, x, x2);
-    let elem = |dtype| if paired { caps.elem_pairs(dtype) } else { caps.elem(dtype) };
+    let buffer = |dtype| if paired { caps.elem_pairs(dtype) } else { caps.elem(dtype) };
+    let elem = |t: Tensor| caps.elem_texels(t.dtype).unwrap_or(buffer(t.dtype));
     Variant::new()
         .num("WG", WG)
         .flag("PAIRED", paired)
         .flag("HAS_X2", x2.is_some())
         .flag("ALIGNED_JOIN", x.shape.channels.is_multiple_of(4))
-        .elem("x", elem(x.dtype))
-        .elem("x2", elem(x2.map_or(x.dtype, |t| t.dtype)))
+        .elem("x", elem(x))
+        // What is absent is bound as a buffer.
+        .elem("x2", x2.map_or(buffer(x.dtype), elem))
 }
 
 /// Variant of `group_norm_stats`.
@@ -214,7 +216,9 @@ pub fn record_statistics(
     };
     g.op(&STATS, choose_stats(&caps, x, x2))
         .read(x, window())
+        .bound_as("x")
         .read_opt(x2, window())
+        .bound_as("x2")
         .write(part, Window::Map(Box::new(|chunks| chunks.start * 2..chunks.end * 2)))
         .over(chunks, 0)
         .row_step(256 >> (2 * part.row_bytes()).trailing_zeros().min(8))
@@ -293,7 +297,9 @@ pub fn record_apply(
     let each = rows_each(&caps, rows_per_item);
     g.op(&APPLY, choose_apply(&caps, x, x2, out, norm.silu))
         .read(x, Window::Rows)
+        .bound_as("x")
         .read_opt(x2, Window::Rows)
+        .bound_as("x2")
         .read(fold, Window::Whole)
         .read(norm.bias, Window::Whole)
         .write(y, Window::Rows)

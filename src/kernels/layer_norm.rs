@@ -73,7 +73,7 @@ pub fn choose(caps: &Caps, x: Tensor, affine: &Affine, out: DType) -> Variant {
             },
         )
         .slot("reduce", caps.reduce().0)
-        .elem("x", elem(x.dtype))
+        .elem("x", caps.elem_texels(x.dtype).unwrap_or(elem(x.dtype)))
         .elem("weight", caps.elem(DType::F32))
         .elem("bias", caps.elem(DType::F32))
         .elem("table", caps.elem(DType::F32))
@@ -121,7 +121,7 @@ pub fn record(g: &mut Graph, x: Tensor, affine: Affine, eps: f32, out: DType) ->
         }
     }
     let y = g.tensor(x.shape, out);
-    let mut op = g.op(&SPEC, choose(&caps, x, &affine, out)).read(x, Window::Rows);
+    let mut op = g.op(&SPEC, choose(&caps, x, &affine, out)).read(x, Window::Rows).bound_as("x");
     for tensor in operands {
         op = op.read(tensor, Window::Whole);
     }

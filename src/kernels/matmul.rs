@@ -108,7 +108,7 @@ pub(super) fn choose_tail(caps: &Caps, weight: DType, e: &Epilogue, engine: Engi
         .elem("w", engine.elem_in(caps, weight))
         .elem("bias", f32)
         .elem("vector", f32)
-        .elem("res", e.residual.map_or(f32, |r| engine.elem_out(caps, r.dtype)))
+        .elem("res", e.residual.map_or(f32, |r| engine.elem_res(caps, r.dtype)))
         .elem("y", engine.elem_out(caps, e.out))
 }
 
@@ -177,6 +177,7 @@ pub fn record(g: &mut Graph, x: Tensor, weight: Tensor, n: u32, e: Epilogue) -> 
         .read_opt(e.bias, Window::Whole)
         .read_opt(vector, Window::Whole)
         .read_opt(e.residual, Window::Rows)
+        .bound_as("res")
         .write(y, Window::Rows)
         .over(x.shape.rows(), n)
         .flops(2 * u64::from(x.shape.rows()) * u64::from(times * n) * u64::from(x.shape.channels))

@@ -58,7 +58,7 @@ fn processors_read_buffers_too() {
         return;
     }
     let caps = Caps { texels: false, ..own.clone() };
-    for kernel in ["matmul", "conv2d", "attention"] {
+    for kernel in ["matmul", "conv2d", "attention", "group_norm", "layer_norm"] {
         let mut seen = HashSet::new();
         for case in cases::all().filter(|case| case.call.kernel() == kernel) {
             for types in [Types::F32, Types::F16] {

@@ -11,6 +11,7 @@ const RB: u32 = 4u * QUADS;
 const TILE_ROWS: u32 = LANES * RB;
 const TILE_COLS: u32 = LANES * CB;
 const TAKEN: u32 = select(1u, 2u, GATED && PAIRED);   // eights of weight rows that make one access to the result
+const PANEL: u32 = 8u;   // tiles above each other that take the same weights, one after the other: they stay in a core's cache
 const HELD: u32 = RB + SHARE / 2u;   // rows of x that a lane holds: with SHARE 3 also one beyond an end of the tile
 
 // Sums of eight weight rows, each vec4 over four rows of x that lie LANES apart.
@@ -94,9 +95,12 @@ fn gemm(group: u32, lane: u32) {
     let tiles_n = (w_rows + TILE_COLS - 1u) / TILE_COLS;
     let tiles_m = (params.rows + TILE_ROWS - 1u) / TILE_ROWS;
     if (group >= tiles_n * tiles_m) { return; }
-    let tile_m = quotient(group, tiles_n);
-    let row0 = tile_m * TILE_ROWS;
-    let col0 = (group - tile_m * tiles_n) * TILE_COLS;
+    let panel = quotient(group, PANEL * tiles_n);
+    let inside = group - panel * PANEL * tiles_n;
+    let high = min(PANEL, tiles_m - PANEL * panel);
+    let tile_n = quotient(inside, high);
+    let row0 = (PANEL * panel + inside - tile_n * high) * TILE_ROWS;
+    let col0 = tile_n * TILE_COLS;
 
     // Of the rows beyond the ends of the tile, lane 0 holds the one after and the others the one before, if in the same line.
     var last = params.rows - 1u;

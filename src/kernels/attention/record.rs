@@ -182,6 +182,7 @@ impl Recorder {
         let mut op = g
             .op(&SPEC, variant)
             .read(a.q.tensor, q)
+            .bound_as("q")
             .read(a.k.tensor, self.key_window(&segment))
             .bound_as("k")
             .read(a.v.tensor, self.key_window(&segment))

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{Heads, PatchGeometry};
-use crate::gpu::{Caps, Coop, Tile, TileKind};
+use crate::gpu::{Caps, Coop, LANES, Tile, TileKind};
 
 /// The implementation of the slot `attend`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -76,8 +76,6 @@ pub struct Tiling {
     pub slice4: u32,
 }
 
-/// Invocations of a subgroup that `lanes` and `wide` are written for.
-const LANES: u32 = 8;
 /// The widest slice whose accumulator fits an invocation's registers in `tile`.
 const TILE_SLICE4: u32 = 32;
 
@@ -174,11 +172,11 @@ const NARROW_D4: u32 = 16;
 fn tiles(caps: &Caps, d4: u32) -> &'static [Tile] {
     match (caps.coop, d4) {
         // Unrolled code and the vectors kept per lane grow with d4 times the queries per lane.
-        _ if caps.has_vectors(LANES) && d4 <= 4 => &[[8, 0, 0, 0, 0]],
-        _ if caps.has_vectors(LANES) && d4 <= NARROW_D4 => {
+        _ if caps.has_vectors() && d4 <= 4 => &[[8, 0, 0, 0, 0]],
+        _ if caps.has_vectors() && d4 <= NARROW_D4 => {
             &[[4, 0, 0, 0, 0], [8, 0, 0, 0, 0], [2, 0, 0, 0, 0]]
         }
-        _ if caps.has_vectors(LANES) => &[[2, 0, 0, 0, 0], [4, 0, 0, 0, 0]],
+        _ if caps.has_vectors() => &[[2, 0, 0, 0, 0], [4, 0, 0, 0, 0]],
         // A software device only tests: its compiler unrolls every product.
         (Some(coop), _) if coop.subgroup < 16 => &[[2, 32, 0, 0, 0], [1, 32, 0, 0, 0]],
         // Measured on an NVIDIA H200: more subgroups hide more than two matrices of queries each, or longer tiles, save.
@@ -211,7 +209,7 @@ pub fn tiling(caps: &Caps, p: &Problem) -> Tiling {
     if !p.heads.dim.is_multiple_of(4) {
         return Tiling { engine: Engine::Columns, block_q: 1, slice4: d4 };
     }
-    let vectors = caps.has_vectors(LANES);
+    let vectors = caps.has_vectors();
     if vectors && d4 <= 32 {
         let most = tile_of(caps, d4).map_or(1, |[most, ..]| u32::from(most));
         let per_lane = sharing.div_ceil(LANES).clamp(1, most);

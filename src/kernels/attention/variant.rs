@@ -49,8 +49,8 @@ pub(super) fn choose(caps: &Caps, a: &Attention, p: &Problem, carry: Carry, out:
         Engine::Coop(_) | Engine::CoopWide(_) => Elem::Octets,
         _ => elem(dtype),
     };
-    let keys = a.k.tensor.dtype;
-    let kv = caps.elem_texels(keys).filter(|_| vectors).unwrap_or(elem_in(keys));
+    let read = |dtype| caps.elem_texels(dtype).filter(|_| vectors).unwrap_or(elem_in(dtype));
+    let kv = read(a.k.tensor.dtype);
     let turn = a.text.and_then(|text| text.turn);
     let (text, x_pair) = match (a.text, turn) {
         (Some(_), None) if carry.is_first() => ("joint", 0),
@@ -88,7 +88,7 @@ pub(super) fn choose(caps: &Caps, a: &Attention, p: &Problem, carry: Carry, out:
         .slot("text", text)
         .slot("bias", if a.bias.is_some() { "relative" } else { "none" })
         .slot("carry", carry.name())
-        .elem("q", elem_in(a.q.tensor.dtype))
+        .elem("q", read(a.q.tensor.dtype))
         .elem("k", kv)
         .elem("v", kv)
         .elem("y", elem(out))
