@@ -263,15 +263,19 @@ impl Caps {
         }
     }
 
+    fn reads_textures(&self) -> bool {
+        self.texels && self.has_vectors()
+    }
+
     /// Bytes of the largest operand that every kernel can read.
     pub fn operand_bytes(&self) -> u64 {
         let limit = self.limits.binding_bytes.min(self.limits.buffer_bytes);
-        if self.texels { limit.min(texels::MOST_BYTES) } else { limit }
+        if self.reads_textures() { limit.min(texels::MOST_BYTES) } else { limit }
     }
 
     /// How kernels for processors with vectors read large operands, where not as [`Caps::elem`] has it: see `lib/texels.wgsl`.
     pub fn elem_texels(&self, dtype: DType) -> Option<Elem> {
-        (self.texels && self.has_vectors()).then_some(match dtype {
+        self.reads_textures().then_some(match dtype {
             DType::F16 => Elem::Texels,
             DType::F32 => Elem::TexelsWide,
         })
@@ -295,6 +299,8 @@ mod tests {
     fn only_vectors_of_processors_read_textures() {
         let gpu = Caps { texels: true, subgroups: true, subgroup_min: 32, ..Caps::FLOOR };
         assert_eq!(gpu.elem_texels(DType::F16), None);
+        let limits = Limits { binding_bytes: 4 << 30, buffer_bytes: 4 << 30, ..Limits::WEBGPU };
+        assert_eq!(Caps { limits, ..gpu.clone() }.operand_bytes(), 4 << 30);
         let processor = Caps { class: DeviceClass::Cpu, subgroup_min: 8, ..gpu };
         assert_eq!(processor.elem_texels(DType::F16), Some(Elem::Texels));
         assert_eq!(Caps { subgroup_min: 4, ..processor }.elem_texels(DType::F16), None);

@@ -285,14 +285,8 @@ pub struct OpBuilder<'a> {
 impl OpBuilder<'_> {
     /// An operand that is read.
     #[must_use]
-    pub fn read(mut self, tensor: Tensor, window: Window) -> Self {
-        self.op.operands.push(Operand {
-            tensor: Some(tensor),
-            window,
-            writes: false,
-            texels: false,
-        });
-        self
+    pub fn read(self, tensor: Tensor, window: Window) -> Self {
+        self.read_opt(Some(tensor), window)
     }
 
     /// An operand that may be absent.

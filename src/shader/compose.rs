@@ -181,22 +181,21 @@ impl Composer<'_> {
         let index = self.composed.bindings.len();
         let name = declared.split(':').next().unwrap_or(declared).trim().to_string();
         let place = format!("@group(0) @binding({index})");
-        let head = format!("{place} var<storage, {wgsl_access}>");
+        let mut head = format!("{place} var<storage, {wgsl_access}>");
+        let mut bound = access;
         if raw {
             self.line(file, number, &format!("{head} {declared};"));
         } else {
             let elem = self.variant.elem_of(&name).ok_or_else(|| {
                 Error::internal(format!("variant {} has no element type for {name}", self.variant))
             })?;
-            let is_texture = elem.is_texture();
-            let head = if is_texture { format!("{place} var") } else { head };
-            self.accessors(elem, &name, &head, access)?;
-            if is_texture {
-                self.composed.bindings.push(Binding { name, access: Access::ReadTexels });
-                return Ok(());
+            if elem.is_texture() {
+                head = format!("{place} var");
+                bound = Access::ReadTexels;
             }
+            self.accessors(elem, &name, &head, access)?;
         }
-        self.composed.bindings.push(Binding { name, access });
+        self.composed.bindings.push(Binding { name, access: bound });
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use scalediff::bench::call::Types;
 use scalediff::gpu::{Caps, TileKind, Tiles};
 use scalediff::kernels::tiles;
+use scalediff::tensor::DType;
 
 use super::cases::{self, Case};
 use super::{Recorded, run, setups, tolerance, worst};
@@ -54,7 +55,7 @@ fn every_tile_is_the_reference() {
 fn processors_read_buffers_too() {
     let setup = &setups()[0];
     let own = setup.whole.caps();
-    if !own.texels {
+    if own.elem_texels(DType::F16).is_none() {
         return;
     }
     let caps = Caps { texels: false, ..own.clone() };
