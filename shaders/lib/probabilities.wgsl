@@ -5,7 +5,9 @@
 // Eight probabilities as halves, to `row` and octet k8.
 fn put_weights(row: u32, k8: u32, a: vec4<f32>, b: vec4<f32>) {
     let c = cells(mat2x4(vec4<f16>(a), vec4<f16>(b)));
-    for (var i = 0u; i < CELLS; i++) { weights[(row * P_PITCH + k8) * CELLS + i] = c[i]; }
+    #unroll i CELLS
+        weights[(row * P_PITCH + k8) * CELLS + i] = c[i];
+    #end
 }
 fn score4_at(i: u32) -> vec4<f32> { return vec4(scores[i], scores[i + 1u], scores[i + 2u], scores[i + 3u]); }
 fn put_score4_at(i: u32, v: vec4<f32>) {

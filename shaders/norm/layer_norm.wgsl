@@ -56,25 +56,25 @@ fn main(at: Invocation) {
     var mean: array<f32, EACH>;
     var rstd: array<f32, EACH>;
     var sum: array<vec4<f32>, EACH>;
-    for (var r = 0u; r < EACH; r++) {
+    #unroll r EACH
         let from_row = min(row + r, params.rows - 1u);
         base[r] = from_row * c4;
         item[r] = item_of(from_row);
-    }
+    #end
     if (CENTRED) {
         for (var c = lane; c < c4; c += STEP * LANES) {
-            for (var r = 0u; r < EACH; r++) {
+            #unroll r EACH
                 let v = x_at(base[r] + c);
                 sum[r] += v[0] + v[1];
-            }
+            #end
         }
-        for (var r = 0u; r < EACH; r++) {
+        #unroll r EACH
             mean[r] = lanes_sum(total(sum[r]), at) / n;
             sum[r] = vec4(0.0);
-        }
+        #end
     }
     for (var c = lane; c < c4; c += STEP * LANES) {
-        for (var r = 0u; r < EACH; r++) {
+        #unroll r EACH
             let v = x_at(base[r] + c);
             let a = within(v[0] - vec4(mean[r]), c);
             sum[r] += a * a;
@@ -82,12 +82,14 @@ fn main(at: Invocation) {
                 let b = within(v[1] - vec4(mean[r]), c + 1u);
                 sum[r] += b * b;
             }
-        }
+        #end
     }
-    for (var r = 0u; r < EACH; r++) { rstd[r] = inverseSqrt(lanes_sum(total(sum[r]), at) / n + params.eps); }
+    #unroll r EACH
+        rstd[r] = inverseSqrt(lanes_sum(total(sum[r]), at) / n + params.eps);
+    #end
     for (var c = lane; c < c4; c += STEP * LANES) {
         let shared_by_rows = affine_at(item[0], c);
-        for (var r = 0u; r < EACH; r++) {
+        #unroll r EACH
             if (row + r < params.rows) {
                 let v = x_at(base[r] + c);
                 var f = shared_by_rows;
@@ -100,6 +102,6 @@ fn main(at: Invocation) {
                     store_y(base[r] + c, within(a, c));
                 }
             }
-        }
+        #end
     }
 }

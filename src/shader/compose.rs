@@ -4,10 +4,14 @@
 //! `#bind read|write|read_write NAME` declares the next binding of group 0 with accessors
 //! `load_NAME(i)` / `store_NAME(i, v)` over vec4s of the element type that the variant picked
 //! (`#bind raw ACCESS NAME: TYPE` declares it literally), and `#import NAME` pastes
-//! `shaders/lib/NAME.wgsl`, or the implementation that fills the slot NAME, once. `#unroll NAME CONSTANT` repeats the
-//! lines up to its `#end`, with NAME as a constant of each round; `#when SLOT IMPLEMENTATION …` keeps them only where
-//! one of those fills the slot.
+//! `shaders/lib/NAME.wgsl`, or the implementation that fills the slot NAME, once. `#unroll NAME COUNT` repeats the
+//! lines up to its `#end`, with NAME as a constant of each round and COUNT computed from the constants declared above;
+//! `#when SLOT IMPLEMENTATION …` keeps them only where one of those fills the slot.
+//!
+//! Every loop over an array in registers is unrolled here: what a compiler leaves of an index that changes is memory, and
+//! whether it unrolls a loop differs between versions of one driver (Mesa 25.0 to 25.2 leaves most of them).
 
+use super::constants::Constants;
 use super::{Elem, KernelSpec, Variant, source};
 use crate::error::{Error, Result};
 
@@ -56,6 +60,7 @@ pub fn compose(spec: &KernelSpec, variant: &Variant) -> Result<Composed> {
         variant,
         composed: Composed { wgsl: String::new(), bindings: Vec::new(), lines: Vec::new() },
         imported: Vec::new(),
+        constants: Constants::default(),
     };
     if variant.needs_f16() || variant.needs_coop() {
         out.line("prelude", 0, "enable f16;");
@@ -93,10 +98,12 @@ struct Composer<'a> {
     variant: &'a Variant,
     composed: Composed,
     imported: Vec<String>,
+    constants: Constants,
 }
 
 impl Composer<'_> {
     fn line(&mut self, file: &str, number: usize, text: &str) {
+        self.constants.declare(text);
         self.composed.wgsl.push_str(text);
         self.composed.wgsl.push('\n');
         self.composed.lines.push((file.to_string(), number));
@@ -139,14 +146,12 @@ impl Composer<'_> {
         Ok(())
     }
 
-    /// The name and the number of rounds in `#unroll NAME CONSTANT`.
+    /// The name and the number of rounds in `#unroll NAME COUNT`.
     fn unrolled<'t>(&self, head: &'t str) -> Result<(&'t str, u32)> {
-        let wrong = || Error::internal(format!("#unroll needs a name and a constant: {head}"));
-        let (name, constant) = head.trim().split_once(' ').ok_or_else(wrong)?;
-        match self.variant.const_of(constant.trim()) {
-            Some(super::Const::U32(count)) => Ok((name, count)),
-            _ => Err(wrong()),
-        }
+        head.trim()
+            .split_once(' ')
+            .and_then(|(name, count)| Some((name, self.constants.value(count)?)))
+            .ok_or_else(|| Error::internal(format!("#unroll needs a name and a count of constants: {head}")))
     }
 
     fn import(&mut self, name: &str) -> Result<()> {
@@ -242,7 +247,7 @@ mod tests {
         assert!(coop.wgsl.contains("fn a_load8") && !coop.wgsl.contains('#'));
         let line = coop.wgsl.lines().position(|l| l.contains("= coopMultiplyAdd(")).unwrap();
         assert!(coop.origin(line + 1).starts_with("shaders/lib/mma/coop.wgsl:"));
-        assert!(!composed("tile", &[]).unwrap().wgsl.contains("a_load8"));
+        assert!(!composed("direct", &[]).unwrap().wgsl.contains("a_load8"));
         assert!(composed("coop", &constants[..4]).is_err());
     }
 }

@@ -2,6 +2,7 @@
 //! module. No GPU here, so every variant can be checked by naga alone.
 
 mod compose;
+mod constants;
 mod sources;
 mod spec;
 

@@ -126,11 +126,6 @@ impl Variant {
         self.slots.iter().find(|(n, _)| *n == name).map(|(_, s)| *s)
     }
 
-    /// The value of the prelude constant `name`.
-    pub fn const_of(&self, name: &str) -> Option<Const> {
-        self.consts.iter().find(|(n, _)| *n == name).map(|(_, c)| *c)
-    }
-
     /// Whether the module needs `enable f16`.
     pub fn needs_f16(&self) -> bool {
         self.elems.iter().any(|(_, e)| matches!(e, Elem::F16 | Elem::Octets))

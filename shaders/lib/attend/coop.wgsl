@@ -31,11 +31,15 @@ var<workgroup> raised: vec4<u32>;   // x: whether this tile raised some maximum;
 
 fn put_k(row: u32, d8: u32, v: mat2x4<f16>) {
     let c = cells(v);
-    for (var i = 0u; i < CELLS; i++) { tile_k[(row * KV_PITCH + d8) * CELLS + i] = c[i]; }
+    #unroll i CELLS
+        tile_k[(row * KV_PITCH + d8) * CELLS + i] = c[i];
+    #end
 }
 fn put_v(row: u32, d8: u32, v: mat2x4<f16>) {
     let c = cells(v);
-    for (var i = 0u; i < CELLS; i++) { tile_v[(row * KV_PITCH + d8) * CELLS + i] = c[i]; }
+    #unroll i CELLS
+        tile_v[(row * KV_PITCH + d8) * CELLS + i] = c[i];
+    #end
 }
 fn score4(row: u32, k4: u32) -> vec4<f32> { return score4_at(row * S_PITCH + 4u * k4); }
 fn put_score4(row: u32, k4: u32, v: vec4<f32>) { put_score4_at(row * S_PITCH + 4u * k4, v); }
@@ -203,7 +207,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 
     if (CARRY_OUT) {
         var sums: vec4<f32>;
-        for (var i = 0u; i < LANES; i++) { sums[i] = subgroupShuffle(sum, lane - part + i); }
+        #unroll i LANES
+            sums[i] = subgroupShuffle(sum, lane - part + i);
+        #end
         if (row != NO_ROW && part == 0u) {
             store_state(state, vec4(top, 0.0, 0.0, 0.0));
             store_state(state + 1u, sums);

@@ -29,7 +29,9 @@ var<workgroup> raised: vec4<u32>;                                  // x: whether
 
 fn put_octet(row: u32, d8: u32, v: mat2x4<f16>) {
     let c = cells(v);
-    for (var i = 0u; i < CELLS; i++) { tile_kv[(row * KV_PITCH + d8) * CELLS + i] = c[i]; }
+    #unroll i CELLS
+        tile_kv[(row * KV_PITCH + d8) * CELLS + i] = c[i];
+    #end
 }
 
 // A thread's part of a tile of keys or of values, zero beyond their end.
@@ -205,7 +207,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     let row = tile_row(tile, own);
     if (CARRY_OUT) {
         var sums: vec4<f32>;
-        for (var i = 0u; i < LANES; i++) { sums[i] = subgroupShuffle(sum, lane - share + i); }
+        #unroll i LANES
+            sums[i] = subgroupShuffle(sum, lane - share + i);
+        #end
         if (owns && row != NO_ROW && share == 0u) {
             let state = ((row - params.y_row0) * heads + head) * STATE4;
             store_state(state, vec4(top, 0.0, 0.0, 0.0));

@@ -2,8 +2,7 @@
 // an instruction and a load from memory tens of them (every lane is fetched by itself), and barriers more.
 // One subgroup of LANES invocations takes BLOCK_Q queries of one head, RQ per lane. In each step a lane loads one key and its
 // value, and all lanes receive them by broadcasts out of registers: a loaded number serves LANES * RQ queries.
-// A head is taken by pairs of vec4s, D8 of them. Every loop over an array runs over exactly its length, so that compilers
-// unroll it into registers; products are ordered so that what is broadcast is used up at once.
+// A head is taken by pairs of vec4s, D8 of them. Products are ordered so that what is broadcast is used up at once.
 //   state: per row and head (max, sum, 0, 0) and D4 vec4s of accumulator.
 const LANES: u32 = 8u;
 const RQ: u32 = BLOCK_Q / LANES;
@@ -15,6 +14,39 @@ const D8: u32 = (D4 + 1u) / 2u;
 
 // A lane without a query computes on the chunk's first one and drops the result.
 fn some_row(row: u32) -> u32 { return select(row, params.y_row0, row == NO_ROW); }
+
+// Products of a lane's queries, which lie by pairs of vec4s and then by query, and the key that lane j holds.
+fn scores(q: array<array<mat2x4<f32>, RQ>, D8>, k: array<mat2x4<f32>, D8>, j: u32) -> array<f32, RQ> {
+    // Two sums to a score: one alone would wait for itself.
+    var even: array<f32, RQ>;
+    var odd: array<f32, RQ>;
+    #unroll d D8
+        let k_even = subgroupShuffle(k[d][0], j);
+        let k_odd = subgroupShuffle(k[d][1], j);
+        #unroll r RQ
+            even[r] = plus_dot(q[d][r][0], k_even, even[r]);
+            if (2u * d + 1u < D4) { odd[r] = plus_dot(q[d][r][1], k_odd, odd[r]); }
+        #end
+    #end
+    #unroll r RQ
+        even[r] += odd[r];
+    #end
+    return even;
+}
+// One vec4 of the accumulators, times `keep`, and of the values that the lanes hold, weighted.
+fn weighted(acc: array<vec4<f32>, RQ>, keep: array<f32, RQ>, p: array<array<f32, LANES>, RQ>, v: vec4<f32>, lane0: u32) -> array<vec4<f32>, RQ> {
+    var o = acc;
+    #unroll r RQ
+        o[r] *= keep[r];
+    #end
+    #unroll j LANES
+        let v_j = subgroupShuffle(v, lane0 + j);
+        #unroll r RQ
+            o[r] = fma(vec4(p[r][j]), v_j, o[r]);
+        #end
+    #end
+    return o;
+}
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -28,65 +60,58 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     let lane0 = params.lq >> 31u;
 
     var rows: array<u32, RQ>;
-    var q: array<array<mat2x4<f32>, D8>, RQ>;
-    var acc: array<array<mat2x4<f32>, D8>, RQ>;
+    var q: array<array<mat2x4<f32>, RQ>, D8>;
+    var acc: array<array<vec4<f32>, RQ>, 2u * D8>;
     var m: array<f32, RQ>;
     var l: array<f32, RQ>;
-    for (var r = 0u; r < RQ; r++) {
+    #unroll r RQ
         let row = tile_row(tile, r * LANES + lane);
         rows[r] = row;
         m[r] = LOWEST;
-        l[r] = 0.0;
-        for (var d = 0u; d < D8; d++) { acc[r][d] = mat2x4(vec4(0.0), vec4(0.0)); }
         if (CARRY_IN) {
             let at = ((some_row(row) - params.y_row0) * high(params.items_heads) + head) * STATE4;
             let state = load_state(at);
             m[r] = state.x;
             l[r] = state.y;
-            for (var d = 0u; d < D8; d++) {
-                acc[r][d][0] = load_state(at + 1u + 2u * d);
-                if (2u * d + 1u < D4) { acc[r][d][1] = load_state(at + 2u + 2u * d); }
-            }
+            #unroll d D4
+                acc[d][r] = load_state(at + 1u + d);
+            #end
         }
-    }
+    #end
 
     for (var source = 0u; source < SOURCES; source++) {
         let keys = keys_of(tile, source);
-        for (var r = 0u; r < RQ; r++) {
-            for (var d = 0u; d < D8; d++) { q[r][d] = query2(tile, keys.text, some_row(rows[r]), head, d); }
-        }
+        #unroll r RQ
+            #unroll d D8
+                q[d][r] = query2(tile, keys.text, some_row(rows[r]), head, d);
+            #end
+        #end
         for (var t0 = keys.begin; t0 < keys.end; t0 += LANES) {
             let at = key_row(keys, min(t0 + lane, keys.end - 1u));
             var k: array<mat2x4<f32>, D8>;
-            for (var d = 0u; d < D8; d++) { k[d] = key2(keys.text, at, head, d); }
-            var s: array<array<f32, LANES>, RQ>;
-            for (var j = 0u; j < LANES; j++) {
-                // Two sums to a score: one alone would wait for itself.
-                var even: array<f32, RQ>;
-                var odd: array<f32, RQ>;
-                for (var d = 0u; d < D8; d++) {
-                    let k_even = subgroupShuffle(k[d][0], lane0 + j);
-                    let k_odd = subgroupShuffle(k[d][1], lane0 + j);
-                    for (var r = 0u; r < RQ; r++) {
-                        even[r] = plus_dot(q[r][d][0], k_even, even[r]);
-                        if (2u * d + 1u < D4) { odd[r] = plus_dot(q[r][d][1], k_odd, odd[r]); }
-                    }
-                }
-                for (var r = 0u; r < RQ; r++) { s[r][j] = even[r] + odd[r] + score_bias(head, tile.first + r * LANES + lane, t0 + j); }
-            }
+            #unroll d D8
+                k[d] = key2(keys.text, at, head, d);
+            #end
+            var s: array<array<f32, RQ>, LANES>;
+            #unroll j LANES
+                s[j] = scores(q, k, lane0 + j);
+                #unroll r RQ
+                    s[j][r] += score_bias(head, tile.first + r * LANES + lane, t0 + j);
+                #end
+            #end
             let t_a = vec4(t0) + vec4(0u, 1u, 2u, 3u);
             let t_b = t_a + vec4(4u);
             var p: array<array<f32, LANES>, RQ>;
             var keep: array<f32, RQ>;
-            for (var r = 0u; r < RQ; r++) {
+            #unroll r RQ
                 var seen_a = t_a < vec4(keys.end);
                 var seen_b = t_b < vec4(keys.end);
                 if (SCOPE == CAUSAL) {
                     seen_a = seen_a & (t_a <= vec4(tile.first + r * LANES + lane));
                     seen_b = seen_b & (t_b <= vec4(tile.first + r * LANES + lane));
                 }
-                let a = select(vec4(LOWEST), vec4(s[r][0], s[r][1], s[r][2], s[r][3]), seen_a);
-                let b = select(vec4(LOWEST), vec4(s[r][4], s[r][5], s[r][6], s[r][7]), seen_b);
+                let a = select(vec4(LOWEST), vec4(s[0][r], s[1][r], s[2][r], s[3][r]), seen_a);
+                let b = select(vec4(LOWEST), vec4(s[4][r], s[5][r], s[6][r], s[7][r]), seen_b);
                 let top = max(a, b);
                 let new_m = max(max(m[r], max(top.x, top.y)), max(top.z, top.w));
                 keep[r] = exp2_of(vec4(m[r] - new_m)).x;
@@ -97,37 +122,29 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
                 let sum = p_a + p_b;
                 l[r] = fma(l[r], keep[r], (sum.x + sum.y) + (sum.z + sum.w));
                 p[r] = array(p_a.x, p_a.y, p_a.z, p_a.w, p_b.x, p_b.y, p_b.z, p_b.w);
-            }
-            for (var d = 0u; d < D8; d++) {
+            #end
+            #unroll d D8
                 let v = value2(keys.text, at, head, d);
-                for (var r = 0u; r < RQ; r++) { acc[r][d] = acc[r][d] * keep[r]; }
-                for (var j = 0u; j < LANES; j++) {
-                    let v_even = subgroupShuffle(v[0], lane0 + j);
-                    for (var r = 0u; r < RQ; r++) { acc[r][d][0] = fma(vec4(p[r][j]), v_even, acc[r][d][0]); }
-                }
-                if (2u * d + 1u < D4) {
-                    for (var j = 0u; j < LANES; j++) {
-                        let v_odd = subgroupShuffle(v[1], lane0 + j);
-                        for (var r = 0u; r < RQ; r++) { acc[r][d][1] = fma(vec4(p[r][j]), v_odd, acc[r][d][1]); }
-                    }
-                }
-            }
+                acc[2u * d] = weighted(acc[2u * d], keep, p, v[0], lane0);
+                if (2u * d + 1u < D4) { acc[2u * d + 1u] = weighted(acc[2u * d + 1u], keep, p, v[1], lane0); }
+            #end
         }
     }
 
-    for (var r = 0u; r < RQ; r++) {
+    #unroll r RQ
         if (rows[r] != NO_ROW) {
             if (CARRY_OUT) {
                 let at = ((rows[r] - params.y_row0) * high(params.items_heads) + head) * STATE4;
                 store_state(at, vec4(m[r], l[r], 0.0, 0.0));
-                for (var d = 0u; d < D8; d++) {
-                    store_state(at + 1u + 2u * d, acc[r][d][0]);
-                    if (2u * d + 1u < D4) { store_state(at + 2u + 2u * d, acc[r][d][1]); }
-                }
+                #unroll d D4
+                    store_state(at + 1u + d, acc[d][r]);
+                #end
             } else {
                 let norm = select(0.0, 1.0 / l[r], l[r] > 0.0);
-                for (var d = 0u; d < D8; d++) { put2(rows[r], head, d, acc[r][d] * norm); }
+                #unroll d D8
+                    put2(rows[r], head, d, mat2x4(acc[2u * d][r], acc[2u * d + 1u][r]) * norm);
+                #end
             }
         }
-    }
+    #end
 }

@@ -29,6 +29,27 @@ fn owned(n: u32, lane: u32) -> bool { return D8 % LANES == 0u || n * LANES + lan
 // In place of a query that is not there the chunk's first one is computed, and the result dropped.
 fn some_row(row: u32) -> u32 { return select(row, params.y_row0, row == NO_ROW); }
 
+// A lane's shares of the products with one key, more by those of its pair n.
+fn products(part: array<f32, BLOCK_Q>, q: array<mat2x4<f32>, BLOCK_Q>, k: mat2x4<f32>) -> array<f32, BLOCK_Q> {
+    var s = part;
+    #unroll r BLOCK_Q
+        s[r] = plus_dot(q[r][1], k[1], plus_dot(q[r][0], k[0], s[r]));
+    #end
+    return s;
+}
+// A lane's share of one query's accumulator, times `keep`, and of KEYS weighted values.
+fn weighted(acc: array<mat2x4<f32>, OWN8>, keep: f32, p: array<f32, KEYS>, v: array<array<mat2x4<f32>, OWN8>, KEYS>) -> array<mat2x4<f32>, OWN8> {
+    var o = acc;
+    #unroll n OWN8
+        o[n] *= keep;
+        #unroll i KEYS
+            o[n][0] = fma(vec4(p[i]), v[i][n][0], o[n][0]);
+            o[n][1] = fma(vec4(p[i]), v[i][n][1], o[n][1]);
+        #end
+    #end
+    return o;
+}
+
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let tile0 = first_tile_at(params.y_row0);
@@ -39,49 +60,48 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     let tile = tile_at(tile0 + group.rest);
 
     var rows: array<u32, BLOCK_Q>;
-    var q: array<array<mat2x4<f32>, OWN8>, BLOCK_Q>;
+    var q: array<array<mat2x4<f32>, BLOCK_Q>, OWN8>;
     var acc: array<array<mat2x4<f32>, OWN8>, BLOCK_Q>;
     var m: array<f32, BLOCK_Q>;
     var l: array<f32, BLOCK_Q>;
-    for (var r = 0u; r < BLOCK_Q; r++) {
+    #unroll r BLOCK_Q
         let row = tile_row(tile, r);
         rows[r] = row;
         m[r] = LOWEST;
-        l[r] = 0.0;
-        for (var n = 0u; n < OWN8; n++) { acc[r][n] = mat2x4(vec4(0.0), vec4(0.0)); }
         if (CARRY_IN) {
             let at = ((some_row(row) - params.y_row0) * high(params.items_heads) + head) * STATE4;
             let state = load_state(at);
             m[r] = state.x;
             l[r] = state.y;
-            for (var n = 0u; n < OWN8; n++) {
+            #unroll n OWN8
                 let from_state = at + 1u + 2u * own(n, lane);
                 acc[r][n] = mat2x4(load_state(from_state), load_state(min(from_state + 1u, at + D4)));
-            }
+            #end
         }
-    }
+    #end
 
     for (var source = 0u; source < SOURCES; source++) {
         let keys = keys_of(tile, source);
-        for (var r = 0u; r < BLOCK_Q; r++) {
-            for (var n = 0u; n < OWN8; n++) {
-                q[r][n] = query2(tile, keys.text, some_row(rows[r]), head, own(n, lane)) * select(0.0, 1.0, owned(n, lane));
-            }
-        }
+        #unroll r BLOCK_Q
+            #unroll n OWN8
+                q[n][r] = query2(tile, keys.text, some_row(rows[r]), head, own(n, lane)) * select(0.0, 1.0, owned(n, lane));
+            #end
+        #end
         for (var t0 = keys.begin; t0 < keys.end; t0 += LANES) {
             let count = min(keys.end - t0, LANES);
             var s: array<f32, BLOCK_Q>;
             for (var j = 0u; j < count; j++) {
                 let at = key_row(keys, t0 + j);
                 var part: array<f32, BLOCK_Q>;
-                for (var n = 0u; n < OWN8; n++) {
-                    let k = key2(keys.text, at, head, own(n, lane));
-                    for (var r = 0u; r < BLOCK_Q; r++) { part[r] = plus_dot(q[r][n][1], k[1], plus_dot(q[r][n][0], k[0], part[r])); }
-                }
-                for (var r = 0u; r < BLOCK_Q; r++) { s[r] = select(s[r], sum_of(part[r], lane), lane == j); }
+                #unroll n OWN8
+                    part = products(part, q[n], key2(keys.text, at, head, own(n, lane)));
+                #end
+                #unroll r BLOCK_Q
+                    s[r] = select(s[r], sum_of(part[r], lane), lane == j);
+                #end
             }
             var keep: array<f32, BLOCK_Q>;
-            for (var r = 0u; r < BLOCK_Q; r++) {
+            #unroll r BLOCK_Q
                 let seen = lane < count && (SCOPE != CAUSAL || t0 + lane <= tile.first + r);
                 let score = select(LOWEST, s[r] + score_bias(head, tile.first + r, t0 + lane), seen);
                 let new_m = max(m[r], max_of(score, lane));
@@ -91,36 +111,33 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
                 m[r] = new_m;
                 s[r] = select(0.0, weights.y, seen);
                 l[r] = fma(l[r], keep[r], sum_of(s[r], lane));
-            }
+            #end
             for (var j = 0u; j < count; j += KEYS) {
                 var v: array<array<mat2x4<f32>, OWN8>, KEYS>;
-                for (var i = 0u; i < KEYS; i++) {
+                #unroll i KEYS
                     let at = key_row(keys, min(t0 + j + i, keys.end - 1u));
-                    for (var n = 0u; n < OWN8; n++) { v[i][n] = value2(keys.text, at, head, own(n, lane)); }
-                }
-                for (var r = 0u; r < BLOCK_Q; r++) {
+                    #unroll n OWN8
+                        v[i][n] = value2(keys.text, at, head, own(n, lane));
+                    #end
+                #end
+                #unroll r BLOCK_Q
                     var p: array<f32, KEYS>;
-                    for (var i = 0u; i < KEYS; i++) { p[i] = subgroupShuffle(s[r], j + i); }
-                    for (var n = 0u; n < OWN8; n++) {
-                        var o = acc[r][n] * keep[r];
-                        for (var i = 0u; i < KEYS; i++) {
-                            o[0] = fma(vec4(p[i]), v[i][n][0], o[0]);
-                            o[1] = fma(vec4(p[i]), v[i][n][1], o[1]);
-                        }
-                        acc[r][n] = o;
-                    }
+                    #unroll i KEYS
+                        p[i] = subgroupShuffle(s[r], j + i);
+                    #end
+                    acc[r] = weighted(acc[r], keep[r], p, v);
                     keep[r] = 1.0;
-                }
+                #end
             }
         }
     }
 
-    for (var r = 0u; r < BLOCK_Q; r++) {
+    #unroll r BLOCK_Q
         if (rows[r] != NO_ROW) {
             let at = ((rows[r] - params.y_row0) * high(params.items_heads) + head) * STATE4;
             if (CARRY_OUT && lane == 0u) { store_state(at, vec4(m[r], l[r], 0.0, 0.0)); }
             let norm = select(0.0, 1.0 / l[r], l[r] > 0.0);
-            for (var n = 0u; n < OWN8; n++) {
+            #unroll n OWN8
                 if (owned(n, lane)) {
                     if (CARRY_OUT) {
                         let to_state = at + 1u + 2u * own(n, lane);
@@ -130,7 +147,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
                         put2(rows[r], head, own(n, lane), acc[r][n] * norm);
                     }
                 }
-            }
+            #end
         }
-    }
+    #end
 }

@@ -18,11 +18,15 @@ var<workgroup> results: array<f32, SM * SN * SIDE * OUT_PITCH>;
 
 fn put_a(row: u32, k: u32, v: mat2x4<f16>) {
     let c = cells(v);
-    for (var i = 0u; i < CELLS; i++) { a_slice[(row * PITCH + k) * CELLS + i] = c[i]; }
+    #unroll i CELLS
+        a_slice[(row * PITCH + k) * CELLS + i] = c[i];
+    #end
 }
 fn put_w(row: u32, k: u32, v: mat2x4<f16>) {
     let c = cells(v);
-    for (var i = 0u; i < CELLS; i++) { w_slice[(row * PITCH + k) * CELLS + i] = c[i]; }
+    #unroll i CELLS
+        w_slice[(row * PITCH + k) * CELLS + i] = c[i];
+    #end
 }
 fn result4(i: u32) -> vec4<f32> { return vec4(results[i], results[i + 1u], results[i + 2u], results[i + 3u]); }
 

@@ -11,27 +11,31 @@ fn gemm(group: u32, lid: u32) {
     var a: array<ARow, ROWS>;
     var acc: array<vec4<f32>, ROWS>;
     var gate: array<vec4<f32>, ROWS>;
-    for (var r = 0u; r < ROWS; r++) { a[r] = a_begin(min(row0 + r, params.rows - 1u)); }
+    #unroll r ROWS
+        a[r] = a_begin(min(row0 + r, params.rows - 1u));
+    #end
     let k4 = TAPS * params.c4;
     // A gated weight holds four value rows, then their four gate rows.
     let w0 = select(4u, 8u, GATED) * col4 * k4;
     var t: array<u32, ROWS>;
     for (var tap = 0u; tap < TAPS; tap++) {
-        for (var r = 0u; r < ROWS; r++) { t[r] = a_tap(a[r], tap); }
+        #unroll r ROWS
+            t[r] = a_tap(a[r], tap);
+        #end
         for (var c = 0u; c < params.c4; c++) {
             let w = w0 + tap * params.c4 + c;
             let value_rows = mat4x4(load_w(w), load_w(w + k4), load_w(w + 2u * k4), load_w(w + 3u * k4));
             var gate_rows: mat4x4<f32>;
             if (GATED) { gate_rows = mat4x4(load_w(w + 4u * k4), load_w(w + 5u * k4), load_w(w + 6u * k4), load_w(w + 7u * k4)); }
-            for (var r = 0u; r < ROWS; r++) {
+            #unroll r ROWS
                 let x = a_load(t[r], c);
                 acc[r] += x * value_rows;
                 if (GATED) { gate[r] += x * gate_rows; }
-            }
+            #end
         }
     }
     let column = column_begin(col4);
-    for (var r = 0u; r < ROWS; r++) {
+    #unroll r ROWS
         if (row0 + r < params.rows) { finish(row0 + r, column, finished(row0 + r, column, acc[r], gate[r])); }
-    }
+    #end
 }

@@ -5,7 +5,6 @@
 // step over k it loads its rows of x, and one of eight weight rows, which all lanes receive by shuffles: what is loaded serves
 // the whole tile. A step takes DEEP vec4s of k. Gated weights lie in blocks of eight: four values, then their four gates.
 // With SHARE 3 the three taps of a line of a convolution use the same rows of x, moved by one lane.
-// The driver unrolls a loop over an array into registers if it runs over exactly its length; anything else goes to memory.
 const LANES: u32 = 8u;
 const RB: u32 = 4u * QUADS;
 const TILE_ROWS: u32 = LANES * RB;
@@ -111,28 +110,32 @@ fn gemm(group: u32, lane: u32) {
     }
     var a: array<ARow, HELD>;
     var edges: array<u32, HELD>;   // whether they start or end a line
-    for (var r = 0u; r < HELD; r++) {
+    #unroll r HELD
         let own = min(row0 + LANES * r + lane, last);
         a[r] = a_begin(select(own, before, r == RB && lane > 0u));
         edges[r] = a_edges(a[r]);
-    }
+    #end
     lane0 = params.c4 >> 31u;
     let k4 = TAPS * params.c4;
     var w_row: array<u32, CB>;
-    for (var c = 0u; c < CB; c++) { w_row[c] = min(col0 + LANES * c + lane, w_rows - 1u) * k4; }
+    #unroll c CB
+        w_row[c] = min(col0 + LANES * c + lane, w_rows - 1u) * k4;
+    #end
 
     var acc: array<array<Sums, QUADS>, CB>;
     var places: array<u32, HELD>;
     var x: array<mat2x4<f32>, HELD>;
     var taps: array<array<mat2x4<f32>, RB>, SHARE>;
     for (var tap = 0u; tap < TAPS; tap += SHARE) {
-        for (var r = 0u; r < HELD; r++) { places[r] = a_tap(a[r], tap + SHARE / 2u); }
+        #unroll r HELD
+            places[r] = a_tap(a[r], tap + SHARE / 2u);
+        #end
         for (var kc = 0u; kc < params.c4; kc += DEEP) {
-            for (var r = 0u; r < HELD; r++) {
+            #unroll r HELD
                 if (r == 0u || !ONE_EIGHT) { x[r] = x_at(places[r], kc); }
-            }
-            for (var i = 0u; i < SHARE; i++) {
-                for (var r = 0u; r < RB; r++) {
+            #end
+            #unroll i SHARE
+                #unroll r RB
                     taps[i][r] = x[r];
                     if (SHARE > 1u) {
                         let before = x[(r + RB) % HELD];
@@ -140,17 +143,17 @@ fn gemm(group: u32, lane: u32) {
                         taps[i][r][0] = moved(before[0], x[r][0], after[0], edges[r], lane, i);
                         if (DEEP == 2u) { taps[i][r][1] = moved(before[1], x[r][1], after[1], edges[r], lane, i); }
                     }
-                }
-                for (var c = 0u; c < CB; c++) {
+                #end
+                #unroll c CB
                     let w = w_at(w_row[c] + (tap + i) * params.c4 + kc);
-                    for (var q = 0u; q < QUADS; q++) {
-                        let r = 4u * q;
+                    #unroll q QUADS
+                        const r = 4u * q;
                         let lo = transpose(mat4x4(taps[i][r][0], taps[i][r + 1u][0], taps[i][r + 2u][0], taps[i][r + 3u][0]));
                         let hi = transpose(mat4x4(taps[i][r][1], taps[i][r + 1u][1], taps[i][r + 2u][1], taps[i][r + 3u][1]));
                         acc[c][q] = added(acc[c][q], w, Rows(lo, hi));
-                    }
-                }
-            }
+                    #end
+                #end
+            #end
         }
     }
 
@@ -178,11 +181,17 @@ fn gemm(group: u32, lane: u32) {
                     if (!GATED && !HALF && col + 4u < w_rows) { finish(row, second, finished(row, second, b, b)); }
                 }
             }
-            for (var q = 0u; q < QUADS; q++) { acc[0][q] = shifted(acc[0][q], acc[0][min(q + 1u, QUADS - 1u)]); }
+            #unroll q QUADS
+                acc[0][q] = shifted(acc[0][q], acc[0][min(q + 1u, QUADS - 1u)]);
+            #end
             if (TAKEN > 1u) {
-                for (var q = 0u; q < QUADS; q++) { acc[TAKEN - 1u][q] = shifted(acc[TAKEN - 1u][q], acc[TAKEN - 1u][min(q + 1u, QUADS - 1u)]); }
+                #unroll q QUADS
+                    acc[TAKEN - 1u][q] = shifted(acc[TAKEN - 1u][q], acc[TAKEN - 1u][min(q + 1u, QUADS - 1u)]);
+                #end
             }
         }
-        for (var c = 0u; c < CB; c++) { acc[c] = acc[min(c + TAKEN, CB - 1u)]; }
+        #unroll c CB
+            acc[c] = acc[min(c + TAKEN, CB - 1u)];
+        #end
     }
 }

@@ -16,7 +16,7 @@ var<workgroup> a_slice: array<vec4<f32>, BM * PITCH>;
 var<workgroup> w_slice: array<vec4<f32>, BN * PITCH>;
 
 fn gemm(group: u32, lid: u32) {
-    let pair = select(1u, 2u, GATED);
+    const pair = select(1u, 2u, GATED);
     let cols4 = pair * ((params.cols + 3u) / 4u);   // vec4s of weight columns
     let tiles_n = (4u * cols4 + BN - 1u) / BN;
     let tiles_m = (params.rows + BM - 1u) / BM;
@@ -30,12 +30,14 @@ fn gemm(group: u32, lid: u32) {
     let k4 = TAPS * params.c4;
 
     var a: array<ARow, A_LOADS>;
-    for (var i = 0u; i < A_LOADS; i++) { a[i] = a_begin(min(row0 + first + i * STRIDE, params.rows - 1u)); }
+    #unroll i A_LOADS
+        a[i] = a_begin(min(row0 + first + i * STRIDE, params.rows - 1u));
+    #end
     var w: array<u32, W_LOADS>;
-    for (var i = 0u; i < W_LOADS; i++) {
+    #unroll i W_LOADS
         let p = first + i * STRIDE;
         w[i] = min(col0 + 4u * CV * (p % TX) + p / TX, 4u * cols4 - 1u) * k4;
-    }
+    #end
 
     var acc: array<array<vec4<f32>, CV>, RM>;
     var next_a: array<vec4<f32>, A_LOADS>;
@@ -46,50 +48,54 @@ fn gemm(group: u32, lid: u32) {
     for (var s = 0u; s <= steps; s++) {
         if (s > 0u) {
             workgroupBarrier();
-            for (var i = 0u; i < A_LOADS; i++) { a_slice[(first + i * STRIDE) * PITCH + kk] = next_a[i]; }
-            for (var i = 0u; i < W_LOADS; i++) { w_slice[(first + i * STRIDE) * PITCH + kk] = next_w[i]; }
+            #unroll i A_LOADS
+                a_slice[(first + i * STRIDE) * PITCH + kk] = next_a[i];
+            #end
+            #unroll i W_LOADS
+                w_slice[(first + i * STRIDE) * PITCH + kk] = next_w[i];
+            #end
             workgroupBarrier();
         }
         if (s < steps) {
             let tap = s / steps_per_tap;
             let c = (s % steps_per_tap) * BK4 + kk;
             let inside = c < params.c4;
-            for (var i = 0u; i < A_LOADS; i++) {
+            #unroll i A_LOADS
                 next_a[i] = vec4(0.0);
                 if (inside) { next_a[i] = a_load(a_tap(a[i], tap), c); }
-            }
-            for (var i = 0u; i < W_LOADS; i++) {
+            #end
+            #unroll i W_LOADS
                 next_w[i] = vec4(0.0);
                 if (inside) { next_w[i] = load_w(w[i] + tap * params.c4 + c); }
-            }
+            #end
         }
         if (s > 0u) {
             for (var k = 0u; k < BK4; k++) {
                 var columns: array<mat4x4<f32>, CV>;
-                for (var v = 0u; v < CV; v++) {
+                #unroll v CV
                     let p = 4u * v * TX + tx;
                     columns[v] = transpose(mat4x4(w_slice[p * PITCH + k], w_slice[(p + TX) * PITCH + k],
                                                   w_slice[(p + 2u * TX) * PITCH + k], w_slice[(p + 3u * TX) * PITCH + k]));
-                }
-                for (var r = 0u; r < RM; r++) {
+                #end
+                #unroll r RM
                     let x = a_slice[(r * TY + ty) * PITCH + k];
-                    for (var v = 0u; v < CV; v++) {
+                    #unroll v CV
                         let m = columns[v];
                         acc[r][v] = fma(vec4(x.w), m[3], fma(vec4(x.z), m[2], fma(vec4(x.y), m[1], fma(vec4(x.x), m[0], acc[r][v]))));
-                    }
-                }
+                    #end
+                #end
             }
         }
     }
 
-    for (var v = 0u; v < CV; v += pair) {
+    #unroll v CV
         let col4 = (col0 / 4u + tx * CV + v) / pair;
-        if (col4 < cols4 / pair) {
+        if (v % pair == 0u && col4 < cols4 / pair) {
             let column = column_begin(col4);
-            for (var r = 0u; r < RM; r++) {
+            #unroll r RM
                 let row = row0 + r * TY + ty;
-                if (row < params.rows) { finish(row, column, finished(row, column, acc[r][v], acc[r][v + pair - 1u])); }
-            }
+                if (row < params.rows) { finish(row, column, finished(row, column, acc[r][v], acc[r][min(v + pair - 1u, CV - 1u)])); }
+            #end
         }
-    }
+    #end
 }
