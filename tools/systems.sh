@@ -4,19 +4,21 @@ driver_packages=mesa-vulkan-drivers,libvulkan1
 mounted=()
 trap 'for place in "${mounted[@]}"; do umount "$place"; done' EXIT
 
-# make_system FOLDER SUITE MIRROR PACKAGES: once, in about a minute.
+# make_system FOLDER SUITE debian|ubuntu PACKAGES: once, in about a minute.
 make_system() {
-    local folder=$1 suite=$2 mirror=$3 packages=$4
+    local folder=$1 suite=$2 packages=$4 script options
+    # Each distribution has one script for all suites, those too that this machine's debootstrap does not know.
+    case $3 in
+        debian) script=sid options=() ;;
+        ubuntu) script=gutsy options=(--components=main,universe) ;;
+    esac
     if [ ! -e "$folder/made" ]; then
         command -v debootstrap >/dev/null || apt-get install -y -qq debootstrap >/dev/null
+        # Without its keys, which Debian does not carry, the packages of Ubuntu go unchecked.
+        [ "$3" = debian ] || [ -e /usr/share/keyrings/ubuntu-archive-keyring.gpg ] || options+=(--no-check-gpg)
         rm -rf "$folder"
         mkdir -p "$folder"
-        # Each distribution has one script for all suites, those too that this machine's debootstrap does not know.
-        case $mirror in
-            *ubuntu*) set -- main,universe gutsy ;;
-            *) set -- main sid ;;
-        esac
-        debootstrap --variant=minbase --components="$1" --include="$packages" "$suite" "$folder" "$mirror" "$2" \
+        debootstrap --variant=minbase "${options[@]}" --include="$packages" "$suite" "$folder" "" "$script" \
             >"$folder.log" 2>&1 || { tail "$folder.log" >&2; return 1; }
         touch "$folder/made"
     fi
