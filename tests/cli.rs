@@ -144,6 +144,8 @@ fn bench_names_its_cases_and_says_what_it_cannot_compare_with() {
     refuses(&["bench", "no_such_case"], USAGE, "no_such_case");
     refuses(&["bench", "--seconds", "0"], USAGE, "above 0");
     refuses(&["bench", "--max-seconds", "soon"], USAGE, "above 0");
+    refuses(&["bench", "--against", "/no/such/folder"], 1, "cannot read /no/such/folder");
+    refuses(&["bench", "--against", "tests"], USAGE, "holds no shader");
     refuses(&["bench", "--compare", "/no/such/file"], 1, "cannot read /no/such/file");
     let folder = folder("bench");
     refuses(&["bench", "--json", folder.to_str().unwrap()], 1, "cannot write");

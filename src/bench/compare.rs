@@ -82,15 +82,19 @@ mod tests {
             Outcome::Measured(measured("matmul/a", 2.0)),
             Outcome::Skipped { id: "matmul/b".into(), why: "slow".into() },
         ];
-        let text: Vec<String> = outcomes.iter().map(|o| report(None).json(o)).collect();
+        let text: Vec<String> = outcomes.iter().map(|o| report(None).json(o, &[])).collect();
         let earlier = Earlier::parse(&(text.join("\n") + "\n")).unwrap();
         assert_eq!(earlier.speedup(&measured("matmul/a", 0.5)), Some(4.0));
         assert_eq!(earlier.speedup(&measured("matmul/b", 0.5)), None);
         let f32 = Measured { dtype: crate::tensor::DType::F32, ..measured("matmul/a", 0.5) };
         assert_eq!(earlier.speedup(&f32), None);
         let with = report(Some(earlier));
-        assert!(with.line(&Outcome::Measured(measured("matmul/a", 0.5))).ends_with("   4.00x"));
-        assert!(with.line(&Outcome::Measured(measured("matmul/c", 0.5))).ends_with("     new"));
+        assert!(
+            with.line(&Outcome::Measured(measured("matmul/a", 0.5)), &[]).ends_with("   4.00x")
+        );
+        assert!(
+            with.line(&Outcome::Measured(measured("matmul/c", 0.5)), &[]).ends_with("     new")
+        );
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub use cascade::{CascadeTime, StageTime, time_cascade};
 pub use cases::{CASES, Case};
 pub use compare::{Earlier, Ratios};
 pub use peak::Peak;
-pub use report::{Measured, Outcome, Report};
+pub use report::{Measured, Outcome, Report, speed};
 pub use run::{Options, open, run, select};
 pub use timer::{Source, Times};
 pub use tune::{Trial, tune};

@@ -41,9 +41,21 @@ pub enum Outcome {
     },
 }
 
-/// Shows outcomes against a device's peaks, and against an earlier run where there is one.
+impl Outcome {
+    /// The median of a call's times, where it was right.
+    pub fn seconds(&self) -> Option<f64> {
+        match self {
+            Outcome::Measured(m) => Some(m.times.median()),
+            Outcome::Skipped { .. } | Outcome::Failed { .. } => None,
+        }
+    }
+}
+
+/// Shows outcomes against a device's peaks, and against an earlier run or other shaders where there are any.
 #[derive(Debug)]
 pub struct Report {
+    /// Names of the other shaders, whose outcomes follow a case's own.
+    pub others: Vec<String>,
     peak: Peak,
     dtype: DType,
     adapter: String,
@@ -62,6 +74,7 @@ impl Report {
             backend: facts.backend.to_string(),
             driver: facts.driver.clone(),
             earlier,
+            others: Vec::new(),
         }
     }
 
@@ -88,11 +101,14 @@ impl Report {
         if self.earlier.is_some() {
             text += &format!(" {:>8}", "speedup");
         }
+        for name in &self.others {
+            text += &format!(" {name:>8}");
+        }
         text
     }
 
-    /// One outcome.
-    pub fn line(&self, outcome: &Outcome) -> String {
+    /// A case's outcome, and how many times as fast it is with each of the other shaders.
+    pub fn line(&self, outcome: &Outcome, others: &[Outcome]) -> String {
         let m = match outcome {
             Outcome::Measured(m) => m,
             Outcome::Skipped { id, why } => return format!("{id:<42} skipped: {why}"),
@@ -118,11 +134,23 @@ impl Report {
                 None => format!(" {:>8}", "new"),
             };
         }
+        for (name, other) in self.others.iter().zip(others) {
+            let width = name.chars().count().max(8);
+            line += &match speed(m, other) {
+                Some(ratio) => format!(" {:>width$}", format!("{ratio:.2}x")),
+                None => format!(" {:>width$}", "FAILED"),
+            };
+        }
+        for (name, other) in self.others.iter().zip(others) {
+            if let Outcome::Failed { why, .. } | Outcome::Skipped { why, .. } = other {
+                line += &format!("\n    {name}: {why}");
+            }
+        }
         line
     }
 
-    /// One outcome as a JSON object on one line; `--compare` reads it again.
-    pub fn json(&self, outcome: &Outcome) -> String {
+    /// The same as a JSON object on one line; `--compare` reads the case's own seconds again.
+    pub fn json(&self, outcome: &Outcome, others: &[Outcome]) -> String {
         let device = json!({
             "adapter": self.adapter, "backend": self.backend, "driver": self.driver,
             "version": env!("CARGO_PKG_VERSION"),
@@ -136,6 +164,9 @@ impl Report {
                 "seconds": m.times.median(), "host_seconds": m.times.host,
                 "spread": m.times.spread(), "best": m.times.best(), "repeats": m.times.count(),
                 "flops": m.flops, "bytes": m.bytes, "error": m.error, "device": device,
+                "against": self.others.iter().cloned().zip(others.iter().map(|o| json!({
+                    "seconds": o.seconds(), "speed": speed(m, o),
+                }))).collect::<serde_json::Map<_, _>>(),
             }),
             Outcome::Skipped { id, why } => {
                 json!({ "case": id, "status": "skipped", "why": why, "device": device })
@@ -146,6 +177,11 @@ impl Report {
         }
         .to_string()
     }
+}
+
+/// How many times as fast as `own` the same case is.
+pub fn speed(own: &Measured, other: &Outcome) -> Option<f64> {
+    other.seconds().map(|seconds| own.times.median() / seconds)
 }
 
 fn source_name(source: Source) -> &'static str {
@@ -179,26 +215,46 @@ pub(super) mod tests {
             backend: "Vulkan".into(),
             driver: "a driver".into(),
             earlier,
+            others: Vec::new(),
         }
     }
 
     #[test]
     fn lines_say_time_and_shares_of_the_peaks() {
-        let line = report(None).line(&Outcome::Measured(measured("matmul/a", 1.0)));
+        let line = report(None).line(&Outcome::Measured(measured("matmul/a", 1.0)), &[]);
         let words: Vec<&str> = line.split_whitespace().collect();
         let want =
             ["matmul/a", "1000.000", "0.0%", "host", "2.00", "50.0%", "0.00", "0.1%", "3.0e-4"];
         assert_eq!(words, want);
         let skipped = Outcome::Skipped { id: "matmul/b".into(), why: "about 9.0 s a call".into() };
-        assert!(report(None).line(&skipped).ends_with("skipped: about 9.0 s a call"));
+        assert!(report(None).line(&skipped, &[]).ends_with("skipped: about 9.0 s a call"));
         let columns = |text: &str| text.lines().last().map_or(0, |l| l.chars().count());
         assert_eq!(columns(&report(None).head()), line.chars().count());
     }
 
     #[test]
+    fn other_shaders_are_shown_as_ratios() {
+        let own = Outcome::Measured(measured("matmul/a", 1.0));
+        let others = [
+            Outcome::Measured(measured("matmul/a", 0.5)),
+            Outcome::Failed { id: "matmul/a".into(), why: "wrong".into() },
+        ];
+        let report = Report { others: vec!["fast".into(), "wrong one".into()], ..report(None) };
+        let line = report.line(&own, &others);
+        let (line, why) = line.split_once('\n').unwrap();
+        assert!(line.ends_with("    2.00x    FAILED"), "{line}");
+        assert_eq!(why, "    wrong one: wrong");
+        let columns = |text: &str| text.lines().last().map_or(0, |l| l.chars().count());
+        assert_eq!(columns(&report.head()), line.chars().count());
+        let value: serde_json::Value = serde_json::from_str(&report.json(&own, &others)).unwrap();
+        assert_eq!(value["against"]["fast"]["speed"], 2.0);
+        assert!(value["against"]["wrong one"]["speed"].is_null());
+    }
+
+    #[test]
     fn json_is_one_line_that_reads_back() {
         let outcome = Outcome::Measured(measured("matmul/a", 0.5));
-        let line = report(None).json(&outcome);
+        let line = report(None).json(&outcome, &[]);
         assert!(!line.contains('\n'));
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(

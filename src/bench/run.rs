@@ -5,7 +5,7 @@ use super::cases::{CASES, Case};
 use super::inputs::Maker;
 use super::peak::Peak;
 use super::report::{Measured, Outcome};
-use super::timer::measure;
+use super::timer::{Timed, by_turns};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::{Caps, Clock, DeviceClass, Gpu, GpuOptions, Slabs};
 use crate::graph::{Graph, Plan};
@@ -66,41 +66,75 @@ pub fn open(options: &GpuOptions) -> Result<Gpu> {
     Gpu::open(&GpuOptions { profile: false, ..options.clone() })
 }
 
-/// Runs `cases` and hands over what came of each, as soon as it is known.
+/// Runs `cases` on each of `gpus`, by turns, and hands over what came of each case there as soon as it is known.
 ///
 /// # Errors
 /// What `each` returns; a case that fails is an [`Outcome`].
 pub fn run(
-    gpu: &Gpu,
+    gpus: &[Gpu],
     cases: &[Case],
     peak: Peak,
     options: &Options,
-    each: &mut dyn FnMut(Outcome) -> Result<()>,
+    each: &mut dyn FnMut(&[Outcome]) -> Result<()>,
 ) -> Result<()> {
-    for case in cases {
-        each(run_one(gpu, gpu.caps(), case, peak, options))?;
-    }
-    Ok(())
+    let on: Vec<(&Gpu, &Caps)> = gpus.iter().map(|gpu| (gpu, gpu.caps())).collect();
+    cases.iter().try_for_each(|case| each(&run_by_turns(&on, case, peak, options)))
 }
 
-/// Runs one case with the kernels that `caps` make of the device.
-pub(super) fn run_one(
-    gpu: &Gpu,
-    caps: &Caps,
+/// Runs one case on each device with the kernels that the caps beside it make.
+pub(super) fn run_by_turns(
+    on: &[(&Gpu, &Caps)],
     case: &Case,
     peak: Peak,
     options: &Options,
-) -> Outcome {
-    try_one(gpu, caps, case, peak, options).unwrap_or_else(|error| {
-        let (id, why) = (case.id(), error.to_string());
+) -> Vec<Outcome> {
+    let id = case.id();
+    let failed = |error: &Error| {
+        let (id, why) = (id.clone(), error.to_string());
         match error.kind() {
             ErrorKind::OutOfMemory => Outcome::Skipped { id, why },
             _ => Outcome::Failed { id, why },
         }
-    })
+    };
+    let mut ready: Vec<std::result::Result<Ready<'_>, Outcome>> = on
+        .iter()
+        .map(|(gpu, caps)| {
+            make_ready(gpu, caps, case, peak, options).unwrap_or_else(|e| Err(failed(&e)))
+        })
+        .collect();
+    let calls = ready.iter_mut().flatten().map(|r| &mut r.timed).collect();
+    let timed = by_turns(calls, options.seconds);
+    let outcome = |ready: Ready<'_>| match &timed {
+        Ok(()) => Outcome::Measured(Measured {
+            id: id.clone(),
+            variant: ready.variant,
+            dtype: options.dtype,
+            times: ready.timed.times(),
+            flops: ready.flops,
+            bytes: ready.bytes,
+            error: ready.error,
+        }),
+        Err(e) => failed(e),
+    };
+    ready.into_iter().map(|ready| ready.map_or_else(|outcome| outcome, outcome)).collect()
 }
 
-fn try_one(gpu: &Gpu, caps: &Caps, case: &Case, peak: Peak, options: &Options) -> Result<Outcome> {
+/// A case that was verified and may be timed.
+struct Ready<'g> {
+    variant: String,
+    timed: Timed<'g>,
+    flops: f64,
+    bytes: f64,
+    error: f64,
+}
+
+fn make_ready<'g>(
+    gpu: &'g Gpu,
+    caps: &Caps,
+    case: &Case,
+    peak: Peak,
+    options: &Options,
+) -> Result<std::result::Result<Ready<'g>, Outcome>> {
     let Case { name, call } = case;
     let types = Types::of(options.dtype);
     let mut g = Graph::new(caps.clone());
@@ -111,7 +145,7 @@ fn try_one(gpu: &Gpu, caps: &Caps, case: &Case, peak: Peak, options: &Options) -
     let estimate = (flops / peak.flops + bytes / peak.bytes) / ESTIMATED_SHARE;
     if estimate > options.max_seconds {
         let why = format!("about {estimate:.1} s a call");
-        return Ok(Outcome::Skipped { id: case.id(), why });
+        return Ok(Err(Outcome::Skipped { id: case.id(), why }));
     }
 
     let mut g = Graph::new(caps.clone());
@@ -120,7 +154,7 @@ fn try_one(gpu: &Gpu, caps: &Caps, case: &Case, peak: Peak, options: &Options) -
     let variant = heaviest.map_or(String::new(), |op| format!("{}{}", op.spec.name, op.variant));
     let error = verify(gpu, &g, call, &built)?;
     drop(built);
-    let times = measure(gpu, options.seconds, |calls| {
+    let timed = Timed::warm(gpu, options.seconds, |calls| {
         let mut g = Graph::new(caps.clone());
         let built = call.record(&mut g, types, Maker::new(name, (0.0, 1.0)))?;
         for _ in 1..calls {
@@ -128,8 +162,7 @@ fn try_one(gpu: &Gpu, caps: &Caps, case: &Case, peak: Peak, options: &Options) -
         }
         Ok((g, built.into_inputs()))
     })?;
-    let dtype = options.dtype;
-    Ok(Outcome::Measured(Measured { id: case.id(), variant, dtype, times, flops, bytes, error }))
+    Ok(Ok(Ready { variant, timed, flops, bytes, error }))
 }
 
 /// Runs the case once and compares sampled rows; returns the largest error.

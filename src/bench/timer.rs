@@ -105,53 +105,88 @@ fn lap(gpu: &Gpu, plan: &Plan) -> Result<Lap> {
     Ok(Lap { host, device })
 }
 
-/// Times `call`, recorded as often as makes a replay long enough, for about `seconds`.
-///
-/// `graph` records the inputs and returns their values with the call.
+/// A call, compiled into a replay that holds it often enough to be timed, and warmed up.
+pub(super) struct Timed<'g> {
+    gpu: &'g Gpu,
+    plan: Plan,
+    calls: usize,
+    laps: Vec<Lap>,
+}
+
+impl<'g> Timed<'g> {
+    /// `graph` records the inputs and so many calls, and returns their values with them.
+    pub(super) fn warm(
+        gpu: &'g Gpu,
+        seconds: f64,
+        graph: impl Fn(usize) -> Result<(Graph, Vec<(Tensor, Vec<f32>)>)>,
+    ) -> Result<Self> {
+        let compile = |calls: usize| -> Result<Plan> {
+            let (graph, inputs) = graph(calls)?;
+            let plan = Plan::compile(gpu, &graph, &Slabs::new())?;
+            for (tensor, values) in &inputs {
+                plan.write(gpu, *tensor, values)?;
+            }
+            Ok(plan)
+        };
+        // The first replay compiles what the driver left undone, the next ones warm caches and clocks up; the fastest says
+        // how many calls fill the time.
+        let plan = compile(1)?;
+        lap(gpu, &plan)?;
+        let warm = match gpu.caps().class {
+            DeviceClass::Cpu => WARM_SECONDS.min(seconds),
+            DeviceClass::Integrated | DeviceClass::Discrete => WARM_SECONDS,
+        };
+        let mut once = lap(gpu, &plan)?.host;
+        let mut faster = Instant::now();
+        while faster.elapsed().as_secs_f64() < warm {
+            let again = lap(gpu, &plan)?.host;
+            if again < 0.98 * once {
+                (once, faster) = (again, Instant::now());
+            }
+        }
+        let once = once.max(1e-7);
+        let calls = ((REPLAY_SECONDS / once).ceil() as usize).clamp(1, MOST_CALLS);
+        let plan = if calls > 1 { compile(calls)? } else { plan };
+        Ok(Self { gpu, plan, calls, laps: Vec::new() })
+    }
+
+    fn lap(&mut self) -> Result<()> {
+        let Lap { host, device } = lap(self.gpu, &self.plan)?;
+        let each = |t: f64| t / self.calls as f64;
+        self.laps.push(Lap { host: each(host), device: device.map(each) });
+        Ok(())
+    }
+
+    /// What its laps took.
+    pub(super) fn times(&self) -> Times {
+        Times::of(&self.laps)
+    }
+}
+
+/// Times calls by turns for about `seconds` each: what else the machine does meanwhile falls on all of them alike.
+pub(super) fn by_turns(mut calls: Vec<&mut Timed<'_>>, seconds: f64) -> Result<()> {
+    let seconds = seconds * calls.len() as f64;
+    let start = Instant::now();
+    for laps in 0..MOST {
+        let spent = start.elapsed().as_secs_f64();
+        // A case so slow that five laps take minutes still ends.
+        if (laps >= FEWEST && spent > seconds) || (laps > 0 && spent > 10.0 * seconds) {
+            break;
+        }
+        calls.iter_mut().try_for_each(|call| call.lap())?;
+    }
+    Ok(())
+}
+
+/// Times one call.
 pub(super) fn measure(
     gpu: &Gpu,
     seconds: f64,
     graph: impl Fn(usize) -> Result<(Graph, Vec<(Tensor, Vec<f32>)>)>,
 ) -> Result<Times> {
-    let compile = |calls: usize| -> Result<Plan> {
-        let (graph, inputs) = graph(calls)?;
-        let plan = Plan::compile(gpu, &graph, &Slabs::new())?;
-        for (tensor, values) in &inputs {
-            plan.write(gpu, *tensor, values)?;
-        }
-        Ok(plan)
-    };
-    // The first replay compiles what the driver left undone, the next ones warm caches and clocks up; the fastest says how
-    // many calls fill the time.
-    let plan = compile(1)?;
-    lap(gpu, &plan)?;
-    let warm = match gpu.caps().class {
-        DeviceClass::Cpu => WARM_SECONDS.min(seconds),
-        DeviceClass::Integrated | DeviceClass::Discrete => WARM_SECONDS,
-    };
-    let mut once = lap(gpu, &plan)?.host;
-    let mut faster = Instant::now();
-    while faster.elapsed().as_secs_f64() < warm {
-        let again = lap(gpu, &plan)?.host;
-        if again < 0.98 * once {
-            (once, faster) = (again, Instant::now());
-        }
-    }
-    let once = once.max(1e-7);
-    let calls = ((REPLAY_SECONDS / once).ceil() as usize).clamp(1, MOST_CALLS);
-    let plan = if calls > 1 { compile(calls)? } else { plan };
-    let start = Instant::now();
-    let mut laps = Vec::new();
-    while laps.len() < FEWEST || (laps.len() < MOST && start.elapsed().as_secs_f64() < seconds) {
-        let Lap { host, device } = lap(gpu, &plan)?;
-        let each = |t: f64| t / calls as f64;
-        laps.push(Lap { host: each(host), device: device.map(each) });
-        // A case so slow that five take minutes still ends.
-        if start.elapsed().as_secs_f64() > 10.0 * seconds {
-            break;
-        }
-    }
-    Ok(Times::of(&laps))
+    let mut timed = Timed::warm(gpu, seconds, graph)?;
+    by_turns(vec![&mut timed], seconds)?;
+    Ok(timed.times())
 }
 
 #[cfg(test)]

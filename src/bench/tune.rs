@@ -1,9 +1,11 @@
 //! Finding the fastest tile for each kind of work on a device.
 
+use std::iter::once;
+
 use super::cases::{CASES, Case};
 use super::peak::Peak;
 use super::report::Outcome;
-use super::run::{Options, run_one};
+use super::run::{Options, run_by_turns};
 use crate::error::Result;
 use crate::gpu::{Caps, Gpu, Tile, TileKind, Tiles};
 use crate::kernels::tiles;
@@ -25,10 +27,7 @@ pub struct Trial {
 impl Trial {
     /// Seconds a call, where it was right.
     pub fn seconds(&self) -> Option<f64> {
-        match &self.outcome {
-            Outcome::Measured(m) => Some(m.times.median()),
-            _ => None,
-        }
+        self.outcome.seconds()
     }
 
     fn variant(&self) -> &str {
@@ -70,21 +69,18 @@ pub fn tune(
 ) -> Result<Tiles> {
     let mut found = Tiles::NONE;
     for kind in TileKind::ALL {
-        if tiles(gpu.caps(), kind).len() < 2 {
+        let tiles = tiles(gpu.caps(), kind);
+        if tiles.len() < 2 {
             continue;
         }
         // Where large products take too long to be measured they take what smaller ones do.
         found = found.with(kind, kind.smaller().and_then(|smaller| found.get(smaller)));
         for case in cases(kind).iter().filter_map(|id| case(id)) {
-            let run = |tile: Option<Tile>| {
-                let tiles = Tiles::NONE.with(kind, tile);
-                let caps = Caps { tiles, ..gpu.caps().clone() };
-                let outcome = run_one(gpu, &caps, case, peak, options);
-                Trial { kind, id: case.id(), tile, outcome }
-            };
-            let own = run(None);
-            if !matches!(own.outcome, Outcome::Skipped { .. }) {
-                found = found.with(kind, fastest(own, &tiles(gpu.caps(), kind), &run, each)?);
+            let run = |tiles: &[Option<Tile>]| trials(gpu, kind, case, tiles, peak, options);
+            let all: Vec<_> = once(None).chain(tiles.iter().copied().map(Some)).collect();
+            let tried = run(&all);
+            if !tried.iter().any(|trial| matches!(trial.outcome, Outcome::Skipped { .. })) {
+                found = found.with(kind, fastest(tried, &run, each)?);
                 break;
             }
         }
@@ -92,17 +88,40 @@ pub fn tune(
     Ok(found)
 }
 
-/// The tile that is faster than the kernels' `own` choice in both of two runs.
+/// Runs a case with each tile, by turns.
+fn trials(
+    gpu: &Gpu,
+    kind: TileKind,
+    case: &Case,
+    tiles: &[Option<Tile>],
+    peak: Peak,
+    options: &Options,
+) -> Vec<Trial> {
+    let with =
+        |tile: &Option<Tile>| Caps { tiles: Tiles::NONE.with(kind, *tile), ..gpu.caps().clone() };
+    let caps: Vec<Caps> = tiles.iter().map(with).collect();
+    let on: Vec<(&Gpu, &Caps)> = caps.iter().map(|caps| (gpu, caps)).collect();
+    let outcomes = run_by_turns(&on, case, peak, options);
+    let trial = |(tile, outcome): (&Option<Tile>, Outcome)| Trial {
+        kind,
+        id: case.id(),
+        tile: *tile,
+        outcome,
+    };
+    tiles.iter().zip(outcomes).map(trial).collect()
+}
+
+/// Of what was tried, the kernels' own choice first, the tile that is faster than that in both of two runs.
 fn fastest(
-    own: Trial,
-    tiles: &[Tile],
-    run: &dyn Fn(Option<Tile>) -> Trial,
+    tried: Vec<Trial>,
+    run: &dyn Fn(&[Option<Tile>]) -> Vec<Trial>,
     each: &mut dyn FnMut(&Trial) -> Result<()>,
 ) -> Result<Option<Tile>> {
+    let mut tried = tried.into_iter();
+    let Some(own) = tried.next() else { return Ok(None) };
     each(&own)?;
     let mut best: Option<Trial> = None;
-    for tile in tiles {
-        let trial = run(Some(*tile));
+    for trial in tried {
         // The kernels' own choice again, or a tile that this case leaves too much of a device idle for.
         if trial.variant() == own.variant() {
             continue;
@@ -119,9 +138,9 @@ fn fastest(
         (None, _) => false,
     };
     let Some(best) = best.filter(|best| faster(best, &own)) else { return Ok(None) };
-    // Once more, in the other order: clocks and other work change meanwhile.
-    let (again, own) = (run(best.tile), run(None));
-    Ok(best.tile.filter(|_| faster(&again, &own)))
+    // Once more, and in the other order: the second of two may find caches as the first leaves them.
+    let again = run(&[best.tile, None]);
+    Ok(best.tile.filter(|_| faster(&again[0], &again[1])))
 }
 
 #[cfg(test)]
@@ -160,9 +179,12 @@ mod tests {
             };
             Trial { kind: TileKind::Matmul, id: String::new(), tile, outcome }
         };
-        let tiles: Vec<Tile> = tiles.iter().map(|t| [*t, 0, 0, 0, 0]).collect();
-        let run = |tile: Option<Tile>| trial(tile, again);
-        fastest(trial(None, own), &tiles, &run, &mut |_| Ok(())).unwrap().map(|t| t[0])
+        let tiles = tiles.iter().map(|t| [*t, 0, 0, 0, 0]);
+        let run = |own: f64| move |tile: &Option<Tile>| trial(*tile, own);
+        let all: Vec<_> = once(None).chain(tiles.map(Some)).collect();
+        let tried = all.iter().map(run(own)).collect();
+        let rerun = |tiles: &[Option<Tile>]| tiles.iter().map(run(again)).collect();
+        fastest(tried, &rerun, &mut |_| Ok(())).unwrap().map(|t| t[0])
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::gpu::{GpuOptions, Tier};
 use crate::pipeline::{Precision, Request};
 use crate::sampling::{Rng, SamplerChoice};
 use crate::scalediff::{Mask, StageAttention};
+use crate::shader::Sources;
 
 /// High-resolution pictures without training, on any GPU: ScaleDiff in wgpu.
 #[derive(Debug, Parser)]
@@ -95,6 +96,7 @@ impl DeviceArgs {
             shader_checks: self.shader_checks,
             profile,
             tuning: tune::load(self)?,
+            sources: Sources::default(),
         })
     }
 }

@@ -11,12 +11,13 @@ use super::progress::Progress;
 use super::{startup, watch};
 use crate::bench::{
     CascadeTime, Earlier, Options, Outcome, Peak, Ratios, Report, open, run as run_cases, select,
-    time_cascade,
+    speed, time_cascade,
 };
 use crate::error::{Error, Result};
-use crate::gpu::Engine;
+use crate::gpu::{Engine, GpuOptions};
 use crate::pipeline::{LoadOptions, Pipeline, Request};
 use crate::scalediff::StageAttention;
+use crate::shader::Sources;
 
 /// Prints a line for every case as soon as it is known; exit code 1 when one is wrong.
 pub fn run(args: &BenchArgs) -> Result<ExitCode> {
@@ -33,25 +34,40 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
     let earlier = args.compare.as_deref().map(read).transpose()?;
     let dtype = args.device.precision().dtype();
     let options = Options { dtype, seconds: args.seconds, max_seconds: args.max_seconds };
-    let gpu = open(&args.device.gpu_options(true)?)?;
+    let gpu_options = args.device.gpu_options(true)?;
+    let mut gpus = vec![open(&gpu_options)?];
+    for folder in &args.against {
+        let sources = Sources::with_folder(folder)?;
+        gpus.push(open(&GpuOptions { sources, ..gpu_options.clone() })?);
+    }
     let mut json = args.json.as_deref().map(create).transpose()?;
-    let peak = Peak::measure(&gpu)?;
-    let report = Report::new(&gpu, peak, dtype, earlier.clone());
+    let peak = Peak::measure(&gpus[0])?;
+    let mut report = Report::new(&gpus[0], peak, dtype, earlier.clone());
+    report.others = args.against.iter().map(|folder| folder.display().to_string()).collect();
     outln!("{}", report.head());
     let mut ratios = Ratios::default();
+    let mut against = vec![Ratios::default(); report.others.len()];
     let mut failed = false;
-    run_cases(&gpu, &cases, peak, &options, &mut |outcome| {
-        outln!("{}", report.line(&outcome));
-        match (&outcome, &earlier) {
-            (Outcome::Measured(m), Some(e)) => e.speedup(m).into_iter().for_each(|r| ratios.add(r)),
-            (Outcome::Failed { .. }, _) => failed = true,
-            _ => {}
+    run_cases(&gpus, &cases, peak, &options, &mut |outcomes| {
+        let [outcome, others @ ..] = outcomes else { return Ok(()) };
+        outln!("{}", report.line(outcome, others));
+        failed |= outcomes.iter().any(|o| matches!(o, Outcome::Failed { .. }));
+        if let Outcome::Measured(m) = outcome {
+            earlier.iter().filter_map(|e| e.speedup(m)).for_each(|r| ratios.add(r));
+            for (ratios, other) in against.iter_mut().zip(others) {
+                speed(m, other).into_iter().for_each(|r| ratios.add(r));
+            }
         }
         let Some((path, file)) = &mut json else { return Ok(()) };
-        writeln!(file, "{}", report.json(&outcome)).map_err(|e| cannot("write", path, e))
+        writeln!(file, "{}", report.json(outcome, others)).map_err(|e| cannot("write", path, e))
     })?;
     if let Some(summary) = ratios.summary() {
         outln!("\n{summary}");
+    }
+    for (name, ratios) in report.others.iter().zip(&against) {
+        if let Some(summary) = ratios.summary() {
+            outln!("\n{name}: {summary}");
+        }
     }
     Ok(ExitCode::from(u8::from(failed)))
 }

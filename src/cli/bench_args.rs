@@ -23,6 +23,12 @@ pub struct BenchArgs {
     /// Also show how many times as fast each case is as in this file of --json.
     #[arg(long, value_name = "FILE")]
     pub compare: Option<PathBuf>,
+    /// Also time each case with the shaders of this folder, by turns, and show how many times as fast they are; may be
+    /// given more than once.
+    ///
+    /// The folder is laid out as shaders/ in the source; files that it lacks are the program's own.
+    #[arg(long, value_name = "FOLDER")]
+    pub against: Vec<PathBuf>,
     /// Seconds to time each case for.
     #[arg(long, default_value_t = 1.0, value_parser = seconds)]
     pub seconds: f64,

@@ -14,7 +14,7 @@ use super::texels;
 use super::timestamps::Clock;
 use super::tuning::{Tiles, Tuning};
 use crate::error::{Error, ErrorKind, Result};
-use crate::shader::{Access, Variant};
+use crate::shader::{Access, Sources, Variant};
 
 /// Which device to open, and how much of it to use.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +31,8 @@ pub struct GpuOptions {
     pub profile: bool,
     /// Measured tiles, used where they are of this device. Default: the kernels choose.
     pub tuning: Tuning,
+    /// What kernels are composed from. Default: the shaders that are compiled in.
+    pub sources: Sources,
 }
 
 /// What is known of an adapter before it is opened.
@@ -52,6 +54,7 @@ pub struct Gpu {
     pub(crate) queue: wgpu::Queue,
     facts: AdapterFacts,
     pub(super) shader_checks: bool,
+    pub(super) sources: Sources,
     pub(super) pipelines: Mutex<HashMap<(&'static str, Variant), Arc<Pipeline>>>,
     pub(super) layouts: Mutex<HashMap<Vec<Access>, (wgpu::BindGroupLayout, wgpu::PipelineLayout)>>,
     /// Bound in place of an absent operand.
@@ -269,6 +272,7 @@ impl Gpu {
             queue,
             facts,
             shader_checks: options.shader_checks,
+            sources: options.sources.clone(),
             pipelines: Mutex::default(),
             layouts: Mutex::default(),
             zeros,

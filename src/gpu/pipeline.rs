@@ -29,7 +29,7 @@ impl Pipeline {
         checks: bool,
     ) -> Result<Self> {
         let label = format!("{}{variant}", spec.name);
-        let composed = compose(spec, variant).map_err(|e| e.at(&label))?;
+        let composed = compose(&gpu.sources, spec, variant).map_err(|e| e.at(&label))?;
         let accesses: Vec<Access> = composed.bindings.iter().map(|b| b.access).collect();
         let (layout, pipeline_layout) = gpu.layout(&accesses);
         let descriptor = wgpu::ShaderModuleDescriptor {

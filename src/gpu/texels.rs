@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn shaders_have_the_same_lines() {
-        let text = crate::shader::source("lib/texels.wgsl").unwrap();
+        let text = crate::shader::Sources::default().get("lib/texels.wgsl").unwrap().to_string();
         assert!(text.contains(&format!("TEXEL_LINE: u32 = {LINE}u;")));
     }
 }

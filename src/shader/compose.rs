@@ -12,7 +12,7 @@
 //! whether it unrolls a loop differs between versions of one driver (Mesa 25.0 to 25.2 leaves most of them).
 
 use super::constants::Constants;
-use super::{Elem, KernelSpec, Variant, source};
+use super::{Elem, KernelSpec, Sources, Variant};
 use crate::error::{Error, Result};
 
 /// How a binding is used.
@@ -51,12 +51,13 @@ impl Composed {
     }
 }
 
-/// Joins the kernel's file with what `variant` picks.
+/// Joins the kernel's file with what `variant` picks, out of `sources`.
 ///
 /// # Errors
-/// A directive that names an unknown file, slot or operand: a mistake of this crate.
-pub fn compose(spec: &KernelSpec, variant: &Variant) -> Result<Composed> {
+/// A directive that names an unknown file, slot or operand: a mistake of whoever wrote the shaders.
+pub fn compose(sources: &Sources, spec: &KernelSpec, variant: &Variant) -> Result<Composed> {
     let mut out = Composer {
+        sources,
         variant,
         composed: Composed { wgsl: String::new(), bindings: Vec::new(), lines: Vec::new() },
         imported: Vec::new(),
@@ -95,13 +96,14 @@ fn block<'l, 't>(lines: &mut &'l [(usize, &'t str)]) -> Result<&'l [(usize, &'t 
 }
 
 struct Composer<'a> {
+    sources: &'a Sources,
     variant: &'a Variant,
     composed: Composed,
     imported: Vec<String>,
     constants: Constants,
 }
 
-impl Composer<'_> {
+impl<'a> Composer<'a> {
     fn line(&mut self, file: &str, number: usize, text: &str) {
         self.constants.declare(text);
         self.composed.wgsl.push_str(text);
@@ -109,8 +111,12 @@ impl Composer<'_> {
         self.composed.lines.push((file.to_string(), number));
     }
 
+    fn text(&self, file: &str) -> Result<&'a str> {
+        self.sources.get(file).ok_or_else(|| Error::internal(format!("no shader file {file}")))
+    }
+
     fn file(&mut self, file: &str) -> Result<()> {
-        let text = source(file).ok_or_else(|| Error::internal(format!("no shader file {file}")))?;
+        let text = self.text(file)?;
         let lines: Vec<(usize, &str)> = (1..).zip(text.lines()).collect();
         self.lines(file, &lines)
     }
@@ -151,7 +157,9 @@ impl Composer<'_> {
         head.trim()
             .split_once(' ')
             .and_then(|(name, count)| Some((name, self.constants.value(count)?)))
-            .ok_or_else(|| Error::internal(format!("#unroll needs a name and a count of constants: {head}")))
+            .ok_or_else(|| {
+                Error::internal(format!("#unroll needs a name and a count of constants: {head}"))
+            })
     }
 
     fn import(&mut self, name: &str) -> Result<()> {
@@ -213,8 +221,7 @@ impl Composer<'_> {
             Elem::F32 | Elem::Wide | Elem::Octets => {}
         }
         let file = format!("lib/elem/{}.wgsl", elem.name());
-        let text =
-            source(&file).ok_or_else(|| Error::internal(format!("no shader file {file}")))?;
+        let text = self.text(&file)?;
         for (i, line) in text.lines().enumerate() {
             let skip = (line.contains("fn load") && access == Access::Write)
                 || (line.contains("fn store") && access == Access::Read);
@@ -236,7 +243,7 @@ mod tests {
         let operands = ["x", "w", "bias", "vector", "res", "y"];
         let variant = operands.iter().fold(Variant::new(), |v, name| v.elem(name, Elem::F32));
         let variant = variant.coop(16, 32, false).slot("mma", mma);
-        compose(&spec, &terms.iter().fold(variant, |v, name| v.num(name, 3)))
+        compose(&Sources::default(), &spec, &terms.iter().fold(variant, |v, name| v.num(name, 3)))
     }
 
     #[test]

@@ -9,8 +9,11 @@ pub(super) struct Constants(BTreeMap<String, u32>);
 impl Constants {
     /// Notes what a line such as `const RB: u32 = 4u * QUADS;` declares, if it is computed by `+ - * / %` alone.
     pub(super) fn declare(&mut self, line: &str) {
-        let declared = line.trim_start().strip_prefix("const ").and_then(|rest| rest.split_once(';'));
-        let Some((name, value)) = declared.and_then(|(text, _)| text.split_once('=')) else { return };
+        let declared =
+            line.trim_start().strip_prefix("const ").and_then(|rest| rest.split_once(';'));
+        let Some((name, value)) = declared.and_then(|(text, _)| text.split_once('=')) else {
+            return;
+        };
         if let Some(value) = self.value(value) {
             let name = name.split(':').next().unwrap_or(name).trim();
             self.0.insert(name.to_string(), value);
@@ -74,7 +77,8 @@ impl<'a> Expression<'a> {
             return self.takes(')').then_some(value);
         }
         self.peek()?;
-        let end = self.text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(self.text.len());
+        let end =
+            self.text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(self.text.len());
         let (word, rest) = self.text.split_at(end);
         self.text = rest;
         let literal = word.strip_suffix('u').unwrap_or(word).parse().ok();
@@ -94,7 +98,9 @@ mod tests {
         assert_eq!(constants.value("RB"), Some(10));
         constants.declare("const GATED: bool = true;");
         constants.declare("const TAKEN: u32 = select(1u, 2u, GATED);");
-        for unknown in ["TAKEN", "GATED", "", "RB +", "(RB", "RB 1", "1u / 0u", "1u - 2u", "4294967295u + 1u"] {
+        for unknown in
+            ["TAKEN", "GATED", "", "RB +", "(RB", "RB 1", "1u / 0u", "1u - 2u", "4294967295u + 1u"]
+        {
             assert_eq!(constants.value(unknown), None, "{unknown}");
         }
     }

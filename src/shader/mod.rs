@@ -7,5 +7,5 @@ mod sources;
 mod spec;
 
 pub use compose::{Access, Binding, Composed, compose};
-pub use sources::{SOURCES, fingerprint, source};
+pub use sources::{SOURCES, Sources, fingerprint};
 pub use spec::{Const, Elem, KernelSpec, Variant};

@@ -1,4 +1,11 @@
-//! The WGSL files, compiled in. A test holds this list equal to the folder.
+//! The WGSL files: compiled in, or read from a folder by those who write kernels. A test holds the list equal to the folder.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
 
 macro_rules! sources {
     ($($path:literal),* $(,)?) => {
@@ -88,15 +95,78 @@ pub const SOURCES: &[(&str, &str)] = sources![
     "latent/resample.wgsl",
 ];
 
-/// The text of one file below `shaders/`.
-pub fn source(path: &str) -> Option<&'static str> {
+/// Where kernels are composed from: the files that are compiled in, unless a folder has its own.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    own: Arc<BTreeMap<String, String>>,
+}
+
+impl Sources {
+    /// The files below `folder`, which is laid out as `shaders/` is, in place of those compiled in. It may hold a part of them.
+    ///
+    /// # Errors
+    /// A folder that cannot be read, or that holds no file of any kernel.
+    pub fn with_folder(folder: &Path) -> Result<Self> {
+        let mut own = BTreeMap::new();
+        let mut folders = vec![folder.to_path_buf()];
+        while let Some(inner) = folders.pop() {
+            let unreadable = |e| Error::io(format!("cannot read {}", inner.display()), e);
+            for entry in fs::read_dir(&inner).map_err(unreadable)? {
+                let entry = entry.map_err(unreadable)?;
+                let path = entry.path();
+                if entry.file_type().map_err(unreadable)?.is_dir() {
+                    folders.push(path);
+                } else if let (Some("wgsl"), Ok(name)) =
+                    (path.extension().and_then(|e| e.to_str()), path.strip_prefix(folder))
+                {
+                    let text = fs::read_to_string(&path)
+                        .map_err(|e| Error::io(format!("cannot read {}", path.display()), e))?;
+                    own.insert(name.to_string_lossy().replace('\\', "/"), text);
+                }
+            }
+        }
+        if !own.keys().any(|path| embedded(path).is_some()) {
+            return Err(Error::usage(format!("{} holds no shader", folder.display()))
+                .with_hint("name a copy of the shaders folder, or one with files in the same places, as gemm/matmul.wgsl"));
+        }
+        Ok(Self { own: Arc::new(own) })
+    }
+
+    /// The text of one file below `shaders/`.
+    pub fn get(&self, path: &str) -> Option<&str> {
+        self.own.get(path).map(String::as_str).or_else(|| embedded(path))
+    }
+}
+
+fn embedded(path: &str) -> Option<&'static str> {
     SOURCES.iter().find(|(p, _)| *p == path).map(|(_, text)| *text)
 }
 
-/// A number that changes with any shader, in hexadecimal: FNV-1a, 64 bits, of all paths and texts.
+/// A number that changes with any shader that is compiled in, in hexadecimal: FNV-1a, 64 bits, of all paths and texts.
 pub fn fingerprint() -> String {
     let bytes = SOURCES.iter().flat_map(|(path, text)| path.bytes().chain(text.bytes()));
     let hash = bytes
         .fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
     format!("{hash:016x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_replaces_what_it_holds() {
+        let folder = std::env::temp_dir().join(format!("scalediff-sources-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        assert!(Sources::with_folder(&folder).is_err(), "no folder");
+        fs::create_dir_all(folder.join("gemm")).unwrap();
+        fs::write(folder.join("gemm/notes.txt"), "").unwrap();
+        assert!(Sources::with_folder(&folder).is_err(), "no shader in it");
+        fs::write(folder.join("gemm/matmul.wgsl"), "// mine").unwrap();
+        let sources = Sources::with_folder(&folder).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(sources.get("gemm/matmul.wgsl"), Some("// mine"));
+        assert_eq!(sources.get("conv/conv2d.wgsl"), Sources::default().get("conv/conv2d.wgsl"));
+        assert_eq!(sources.get("gemm/other.wgsl"), None);
+    }
 }

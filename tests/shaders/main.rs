@@ -15,7 +15,7 @@ use naga::{AddressSpace, Module, Scalar, ShaderStage, TypeInner};
 use scalediff::gpu::{Caps, Coop, DeviceClass, Limits, Tier, TileKind, Tiles};
 use scalediff::graph::{Graph, Op, split};
 use scalediff::kernels::tiles;
-use scalediff::shader::{SOURCES, compose};
+use scalediff::shader::{SOURCES, Sources, compose};
 
 const PARAM_BYTES: u32 = 64;
 const MOST_LINES: usize = 300;
@@ -194,7 +194,8 @@ fn translate(
 /// One variant: its bindings, its module, and what becomes of that.
 fn check(graph: &Graph, op: &Op, caps: &Caps) {
     let label = format!("{}{} on {caps:?}", op.spec.name, op.variant);
-    let composed = compose(op.spec, &op.variant).unwrap_or_else(|e| panic!("{label}: {e}"));
+    let composed = compose(&Sources::default(), op.spec, &op.variant)
+        .unwrap_or_else(|e| panic!("{label}: {e}"));
     assert_eq!(composed.bindings.len(), op.operands.len(), "{label}: operands and bindings");
     let module = naga::front::wgsl::parse_str(&composed.wgsl).unwrap_or_else(|e| {
         let line = e.location(&composed.wgsl).map_or(0, |l| l.line_number as usize);
@@ -322,7 +323,7 @@ fn no_file_is_dead() {
         for (_, family) in FAMILIES {
             let graph = every::record(*family, &caps);
             for op in every::distinct(graph.ops()) {
-                let composed = compose(op.spec, &op.variant).unwrap();
+                let composed = compose(&Sources::default(), op.spec, &op.variant).unwrap();
                 used.extend((1..=composed.wgsl.lines().count()).map(|line| {
                     let origin = composed.origin(line);
                     origin.split(':').next().unwrap_or("").to_string()
