@@ -67,16 +67,16 @@ fn a_tap(a: ARow, tap: u32) -> u32 {
 }
 fn a_load(row: u32, c: u32) -> vec4<f32> {
     if (SIZE == 1u) { return load_joined(row, c); }
-    // In the padding some row that both inputs hold is read and dropped: cheaper than a branch.
+    // In the padding some row is read and dropped: cheaper than a branch.
     let inside = row != OUTSIDE;
-    let v = load_joined(select(max(params.x_row0, params.x2_row0), row, inside), c);
+    let v = load_joined(select(any_joined(), row, inside), c);
     return select(vec4(0.0), v, inside);
 }
 // Two vec4s, the first one even: on the same side of an even seam.
 fn a_load2(row: u32, c: u32) -> mat2x4<f32> {
     if (SIZE == 1u) { return load2_joined(row, c); }
     let inside = row != OUTSIDE;
-    let v = load2_joined(select(max(params.x_row0, params.x2_row0), row, inside), c);
+    let v = load2_joined(select(any_joined(), row, inside), c);
     return mat2x4(select(vec4(0.0), v[0], inside), select(vec4(0.0), v[1], inside));
 }
 #when mma coop
@@ -84,7 +84,7 @@ fn a_load2(row: u32, c: u32) -> mat2x4<f32> {
 fn a_load8(row: u32, c: u32) -> mat2x4<f16> {
     if (SIZE == 1u) { return load8_joined(row, c); }
     let inside = row != OUTSIDE;
-    let v = load8_joined(select(max(params.x_row0, params.x2_row0), row, inside), c);
+    let v = load8_joined(select(any_joined(), row, inside), c);
     return mat2x4(select(vec4<f16>(), v[0], inside), select(vec4<f16>(), v[1], inside));
 }
 #end
@@ -92,5 +92,6 @@ fn a_load8(row: u32, c: u32) -> mat2x4<f16> {
 
 @compute @workgroup_size(WG)
 fn main(@builtin(local_invocation_index) lid: u32, @builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>) {
+    begin_joined();
     gemm(group_index(wid, nwg), lid);
 }

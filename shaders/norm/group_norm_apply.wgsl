@@ -20,14 +20,16 @@ struct Params {
 }
 var<immediate> params: Params;
 #import join
+#import silu
 
 fn act(v: vec4<f32>) -> vec4<f32> {
-    if (SILU) { return v / (vec4<f32>(1.0) + exp(-v)); }
+    if (SILU) { return silu(v); }
     return v;
 }
 
 @compute @workgroup_size(WG)
 fn main(@builtin(local_invocation_index) lid: u32, @builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>) {
+    begin_joined();
     let lane = group_index(wid, nwg) * WG + lid;
     if (lane >= params.lanes) { return; }
     let c4s = (params.c1 + params.c2 + 3u) / 4u;

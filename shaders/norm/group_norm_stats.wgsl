@@ -1,8 +1,8 @@
 // Partial statistics of a group norm, per channel and chunk of rows:
 //   part[chunk, 0, c] = mean of x over the chunk;  part[chunk, 1, c] = sum of (x - mean)^2.
 //   x = [x | x2] joined on channels (skip connections are never copied); part [chunks, 2, channels] f32.
-// One lane per chunk and vec4 of channels (two where PAIRED). Welford's recurrence reads x once, and as no sum of squares
-// is taken nothing cancels, at any size of picture.
+// One lane per chunk and vec4 of channels (two where PAIRED). Welford's recurrence reads x once, and nothing cancels at
+// any size of picture.
 #bind read x
 #bind read x2
 #bind write part
@@ -22,17 +22,11 @@ struct Params {
 }
 var<immediate> params: Params;
 #import join
-
-struct Stats { mean: vec4<f32>, square: vec4<f32> }
-// With one value more; `share` is one over their number.
-fn with_value(s: Stats, v: vec4<f32>, share: f32) -> Stats {
-    let d = v - s.mean;
-    let mean = s.mean + d * share;
-    return Stats(mean, s.square + d * (v - mean));
-}
+#import welford
 
 @compute @workgroup_size(WG)
 fn main(@builtin(local_invocation_index) lid: u32, @builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>) {
+    begin_joined();
     let lane = group_index(wid, nwg) * WG + lid;
     if (lane >= params.lanes) { return; }
     let c4s = (params.c1 + params.c2 + 3u) / 4u;

@@ -2,6 +2,7 @@
 #bind read x
 #bind write y
 #import grid
+#import silu
 struct Params {
     first_group: u32,
     lanes: u32, // vec4s of this launch
@@ -12,6 +13,5 @@ var<immediate> params: Params;
 fn main(@builtin(local_invocation_index) lid: u32, @builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>) {
     let i = group_index(wid, nwg) * WG + lid;
     if (i >= params.lanes) { return; }
-    let v = load_x(i);
-    store_y(i, v / (vec4<f32>(1.0) + exp(-v)));
+    store_y(i, silu(load_x(i)));
 }

@@ -150,6 +150,8 @@ pub const CASES: &[Case] = &[
     case("flux_self_16x16", full(1, 256, 512, 2, 128)),
     case("sdxl_cross_4096", full(1, 4096, 77, 10, 64)),
     case("sdxl_vae_mid_512", full(1, 256, 1024, 1, 512)),
+    case("tiny_16x16", group_norm(2, 16, 32, 0, 8)),
+    case("tiny_joined_8x8", group_norm(2, 8, 64, 32, 8)),
     case("tiny_64x64", group_norm(2, 64, 32, 0, 8)),
     case("tiny_joined_64x64", group_norm(2, 64, 64, 32, 8)),
     case("tiny_vae_512", group_norm(1, 512, 16, 0, 2)),

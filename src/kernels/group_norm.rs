@@ -2,13 +2,13 @@
 //!
 //! Three kernels: statistics per chunk of rows and channel, their merge per group, and the
 //! application. Chunks depend on the shape and the device's class, not on its limits, so the sums are the same
-//! however work is cut.
+//! however work is cut. On processors one kernel does it all where tensors are small.
 
 use bytemuck::NoUninit;
 
 use super::lanes::{WG, check_lanes, groups_for};
 use crate::error::Result;
-use crate::gpu::{Caps, DeviceClass};
+use crate::gpu::{Caps, DeviceClass, LANES};
 use crate::graph::{Graph, Launch, Window};
 use crate::shader::{KernelSpec, Variant};
 use crate::tensor::{DType, Shape, Tensor};
@@ -22,6 +22,10 @@ pub const MERGE: KernelSpec =
 /// Application.
 pub const APPLY: KernelSpec =
     KernelSpec { name: "group_norm_apply", file: "norm/group_norm_apply.wgsl" };
+
+/// All of it, for small tensors on processors.
+pub const FUSED: KernelSpec =
+    KernelSpec { name: "group_norm_fused", file: "norm/group_norm_fused.wgsl" };
 
 /// Parameters of `group_norm_stats`.
 #[repr(C)]
@@ -69,6 +73,20 @@ pub struct ApplyParams {
     pub c2: u32,
 }
 
+/// Parameters of `group_norm_fused`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, NoUninit)]
+pub struct FusedParams {
+    pub first_group: u32,
+    pub row0: u32,
+    pub rows_per_item: u32,
+    pub x_row0: u32,
+    pub x2_row0: u32,
+    pub c1: u32,
+    pub c2: u32,
+    pub eps: f32,
+}
+
 /// What is normalised, and how.
 #[derive(Debug, Clone, Copy)]
 pub struct GroupNorm {
@@ -108,14 +126,29 @@ fn rows_each(caps: &Caps, rows_per_item: u32) -> u32 {
     1 << rows_per_item.trailing_zeros().min(u32::ilog2(most))
 }
 
-/// Variant of the two kernels that read `x` and `x2`.
+/// Values that one kernel normalises on processors at most: a launch costs more than reading them twice, and as they cannot be
+/// cut they stay far below any limit.
+const FUSED_VALUES: u64 = 1 << 15;
+/// Pairs of vec4s that its lanes hold at most.
+const FUSED_PAIRS: u32 = 5;
+
+/// Pairs of vec4s that hold whole groups, where one kernel does it all.
+fn fused_pairs(caps: &Caps, x: Tensor, x2: Option<Tensor>, groups: u32) -> Option<u32> {
+    let channels = x.shape.channels + x2.map_or(0, |t| t.shape.channels);
+    let group = channels / groups;
+    let pairs = group >> group.trailing_zeros().min(3);
+    let values = u64::from(x.shape.rows()) * u64::from(channels);
+    let small = values <= FUSED_VALUES && pairs <= FUSED_PAIRS;
+    let fused = small && caps.has_vectors() && paired(caps, x, x2);
+    fused.then_some(pairs)
+}
+
+/// Variant of the kernels that read `x` and `x2`, but for the invocations of a workgroup.
 fn joined(caps: &Caps, x: Tensor, x2: Option<Tensor>) -> Variant {
     let paired = paired(caps, x, x2);
     let buffer = |dtype| if paired { caps.elem_pairs(dtype) } else { caps.elem(dtype) };
     let elem = |t: Tensor| caps.elem_texels(t.dtype).unwrap_or(buffer(t.dtype));
     Variant::new()
-        .num("WG", WG)
-        .flag("PAIRED", paired)
         .flag("HAS_X2", x2.is_some())
         .flag("ALIGNED_JOIN", x.shape.channels.is_multiple_of(4))
         .elem("x", elem(x))
@@ -125,7 +158,10 @@ fn joined(caps: &Caps, x: Tensor, x2: Option<Tensor>) -> Variant {
 
 /// Variant of `group_norm_stats`.
 pub fn choose_stats(caps: &Caps, x: Tensor, x2: Option<Tensor>) -> Variant {
-    joined(caps, x, x2).elem("part", caps.elem(DType::F32))
+    joined(caps, x, x2)
+        .num("WG", WG)
+        .flag("PAIRED", paired(caps, x, x2))
+        .elem("part", caps.elem(DType::F32))
 }
 
 /// The implementation of the slot `reduce` in the merge, and the lanes that share a group: there are too few
@@ -152,6 +188,8 @@ fn merge_invocations(lanes: u32) -> u32 {
 /// Variant of `group_norm_apply`.
 pub fn choose_apply(caps: &Caps, x: Tensor, x2: Option<Tensor>, out: DType, silu: bool) -> Variant {
     joined(caps, x, x2)
+        .num("WG", WG)
+        .flag("PAIRED", paired(caps, x, x2))
         .num("EACH", rows_each(caps, x.shape.rows_per_item()))
         .flag("SILU", silu)
         .elem("fold", caps.elem(DType::F32))
@@ -170,8 +208,88 @@ pub fn record(
     norm: GroupNorm,
     out: DType,
 ) -> Result<Tensor> {
+    checked_channels(g, x, x2, norm)?;
+    if let Some(pairs) = fused_pairs(g.caps(), x, x2, norm.groups) {
+        return Ok(record_fused(g, x, x2, norm, pairs, out));
+    }
     let fold = record_statistics(g, x, x2, norm)?;
     record_apply(g, x, x2, fold, norm, out)
+}
+
+/// The joined channels.
+fn checked_channels(g: &Graph, x: Tensor, x2: Option<Tensor>, norm: GroupNorm) -> Result<u32> {
+    let channels = x.shape.channels + x2.map_or(0, |t| t.shape.channels);
+    if norm.groups == 0 || !channels.is_multiple_of(norm.groups) {
+        return Err(
+            g.error(format!("{channels} channels do not divide into {} groups", norm.groups))
+        );
+    }
+    Ok(channels)
+}
+
+/// Variant of `group_norm_fused`, whose lanes take so many pairs of vec4s.
+fn choose_fused(
+    caps: &Caps,
+    x: Tensor,
+    x2: Option<Tensor>,
+    group: u32,
+    pairs: u32,
+    out: DType,
+    silu: bool,
+) -> Variant {
+    joined(caps, x, x2)
+        .num("WG", LANES)
+        .slot("reduce", "lanes")
+        .num("PAIRS", pairs)
+        .num("GROUP", group)
+        .flag("SILU", silu)
+        .elem("weight", caps.elem(DType::F32))
+        .elem("bias", caps.elem(DType::F32))
+        .elem("y", caps.elem_pairs(out))
+}
+
+fn record_fused(
+    g: &mut Graph,
+    x: Tensor,
+    x2: Option<Tensor>,
+    norm: GroupNorm,
+    pairs: u32,
+    out: DType,
+) -> Tensor {
+    let (c1, c2) = (x.shape.channels, x2.map_or(0, |t| t.shape.channels));
+    let channels = c1 + c2;
+    let rows_per_item = x.shape.rows_per_item();
+    let rows_of = move || {
+        Window::Map(Box::new(move |items: &std::ops::Range<u32>| {
+            items.start * rows_per_item..items.end * rows_per_item
+        }))
+    };
+    let group = channels / norm.groups;
+    let variant = choose_fused(g.caps(), x, x2, group, pairs, out, norm.silu);
+    let y = g.tensor(x.shape.with_channels(channels), out);
+    g.op(&FUSED, variant)
+        .read(x, rows_of())
+        .bound_as("x")
+        .read_opt(x2, rows_of())
+        .bound_as("x2")
+        .read(norm.weight, Window::Whole)
+        .read(norm.bias, Window::Whole)
+        .write(y, rows_of())
+        .over(x.shape.batch, 0)
+        .launch(move |chunk| {
+            let params = FusedParams {
+                first_group: 0,
+                row0: chunk.rows.start * rows_per_item,
+                rows_per_item,
+                x_row0: chunk.first(0),
+                x2_row0: chunk.first(1),
+                c1,
+                c2,
+                eps: norm.eps,
+            };
+            Launch::new(&params, chunk.row_count() * (channels / (8 * pairs)))
+        });
+    y
 }
 
 /// Records the statistics of `[x | x2]` with the norm's weight folded in: `[items, 2, 1, channels]` f32.
@@ -185,12 +303,7 @@ pub fn record_statistics(
     norm: GroupNorm,
 ) -> Result<Tensor> {
     let (c1, c2) = (x.shape.channels, x2.map_or(0, |t| t.shape.channels));
-    let channels = c1 + c2;
-    if norm.groups == 0 || !channels.is_multiple_of(norm.groups) {
-        return Err(
-            g.error(format!("{channels} channels do not divide into {} groups", norm.groups))
-        );
-    }
+    let channels = checked_channels(g, x, x2, norm)?;
     let rows_per_item = x.shape.rows_per_item();
     let caps = g.caps().clone();
     let rows_per_chunk = rows_per_chunk(&caps, rows_per_item, channels);
