@@ -1,7 +1,9 @@
 //! From recorded ops to buffers, bind groups and dispatches on a device.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::layout::{Layout, Piece, Source};
 use super::record::{Graph, Op, Operand};
@@ -63,7 +65,11 @@ pub struct Plan {
     /// For every tensor the ranges it lies in, one per band.
     places: Vec<Vec<BufferRange>>,
     buffer_bytes: u64,
-    pub(super) cost: f64,
+    /// Ops at the front that need not run again before one of the `fixed` inputs is written.
+    pub(super) settled: usize,
+    fixed: HashSet<u32>,
+    /// Whether they have run since.
+    pub(super) is_settled: AtomicBool,
 }
 
 impl Plan {
@@ -82,9 +88,16 @@ impl Plan {
         if let Some(error) = pollster::block_on(scope.pop()) {
             return Err(Error::internal("the plan does not validate").with_source(error));
         }
-        let cost = steps.iter().map(Step::cost).sum();
         let ops = graph.ops.iter().map(|op| (op.label.clone(), op.flops)).collect();
-        Ok(Self { steps, ops, places, buffer_bytes: layout.buffer_bytes(), cost })
+        Ok(Self {
+            steps,
+            ops,
+            places,
+            buffer_bytes: layout.buffer_bytes(),
+            settled: graph.settled,
+            fixed: graph.fixed.clone(),
+            is_settled: AtomicBool::new(false),
+        })
     }
 
     /// Compiles, writes `inputs` and runs: for what is computed a single time.
@@ -111,14 +124,9 @@ impl Plan {
         self.buffer_bytes
     }
 
-    /// Dispatches of one replay, before time slicing.
+    /// Dispatches of the first replay, before time slicing.
     pub fn dispatches(&self) -> usize {
         self.steps.len()
-    }
-
-    /// Floating point operations of one replay.
-    pub fn flops(&self) -> u64 {
-        self.ops.iter().map(|(_, flops)| flops).sum()
     }
 
     /// Writes an input: `values` channels-last without padding, converted to the tensor's type.
@@ -129,6 +137,9 @@ impl Plan {
                 tensor.shape,
                 values.len()
             )));
+        }
+        if self.fixed.contains(&tensor.id) {
+            self.is_settled.store(false, Ordering::Relaxed);
         }
         let mut bytes = encode_rows(values, tensor.shape.channels, tensor.dtype);
         for range in self.place(tensor)? {

@@ -126,6 +126,10 @@ pub struct Graph {
     stream: Option<Stream>,
     /// Tensors that some op reads most of at once.
     read_at_once: HashSet<u32>,
+    /// Ops at the front that [`Graph::settle`] moved there.
+    pub(super) settled: usize,
+    /// Numbers of the inputs that those depend on.
+    pub(super) fixed: HashSet<u32>,
 }
 
 impl Graph {
@@ -139,6 +143,8 @@ impl Graph {
             path: Vec::new(),
             stream: None,
             read_at_once: HashSet::new(),
+            settled: 0,
+            fixed: HashSet::new(),
         }
     }
 
@@ -226,6 +232,42 @@ impl Graph {
         tensor
     }
 
+    /// Moves the ops that depend on nothing but weights and the `fixed` inputs to the front, and keeps what the others read of
+    /// theirs: a [`Plan`](super::Plan) runs them again only when such an input was written. For a graph that is recorded and not streamed.
+    pub fn settle(&mut self, fixed: impl IntoIterator<Item = Tensor>) {
+        self.fixed = fixed.into_iter().map(|tensor| tensor.id).collect();
+        let mut writers = vec![0; self.tensors.len()];
+        let written = |op: &Op| {
+            let tensors = op.operands.iter().filter(|o| o.writes).filter_map(|o| o.tensor);
+            tensors.map(|tensor| tensor.id).collect::<Vec<u32>>()
+        };
+        self.ops.iter().flat_map(written).for_each(|id| writers[id as usize] += 1);
+        let mut known = self.fixed.clone();
+        let (mut front, rest): (Vec<Op>, Vec<Op>) =
+            std::mem::take(&mut self.ops).into_iter().partition(|op| {
+                let settled = op.operands.iter().all(|operand| match operand.tensor {
+                    None => true,
+                    Some(tensor) if operand.writes => writers[tensor.id as usize] == 1,
+                    Some(tensor) => {
+                        let origin = self.origin(tensor);
+                        matches!(origin, Origin::Weight { .. }) || known.contains(&tensor.id)
+                    }
+                });
+                if settled {
+                    known.extend(written(op));
+                }
+                settled
+            });
+        for tensor in rest.iter().flat_map(|op| &op.operands).filter_map(|o| o.tensor) {
+            if known.contains(&tensor.id) {
+                self.output(tensor);
+            }
+        }
+        self.settled = front.len();
+        front.extend(rest);
+        self.ops = front;
+    }
+
     /// Starts recording an op; see [`OpBuilder`].
     pub fn op(&mut self, spec: &'static KernelSpec, variant: Variant) -> OpBuilder<'_> {
         let path = self.path();
@@ -264,9 +306,9 @@ impl Graph {
             .map(|(tensor, _, name)| (*tensor, name.as_str()))
     }
 
-    /// Floating point operations of one replay.
+    /// Floating point operations of one replay, without the [settled](Graph::settle) ops.
     pub fn flops(&self) -> u64 {
-        self.ops.iter().map(|op| op.flops).sum()
+        self.ops[self.settled..].iter().map(|op| op.flops).sum()
     }
 
     fn push(&mut self, shape: Shape, dtype: DType, origin: Origin, name: String) -> Tensor {

@@ -24,9 +24,14 @@ impl Plan {
     /// Replays the plan and waits for its end.
     ///
     /// Work goes to the device in submissions of about a tenth of a second, measured as it runs;
-    /// `pulse` can stop it between them.
+    /// `pulse` can stop it between them. [Settled](super::Graph::settle) ops run where an input of theirs was written since.
     pub fn run(&self, gpu: &Gpu, pulse: Pulse) -> Result<()> {
-        gpu.flops_done.fetch_add(self.flops(), Ordering::Relaxed);
+        // Ops that have nothing new to compute are left out.
+        let from = if self.is_settled.load(Ordering::Relaxed) { self.settled } else { 0 };
+        let steps = || self.steps.iter().enumerate().filter(|(_, step)| step.op >= from);
+        let cost: f64 = steps().map(|(_, step)| step.cost()).sum();
+        let flops = self.ops[from..].iter().map(|(_, flops)| flops).sum();
+        gpu.flops_done.fetch_add(flops, Ordering::Relaxed);
         let mut in_flight: Vec<Submitted> = Vec::new();
         let mut finished = 0.0;
         let start = Instant::now();
@@ -39,12 +44,12 @@ impl Plan {
             self.add_to_profile(gpu, &done, seconds)?;
             last_end = Instant::now();
             finished += done.cost;
-            pulse((finished / self.cost.max(1.0)).min(1.0))
+            pulse((finished / cost.max(1.0)).min(1.0))
         };
 
         let mut batch = Batch::new(gpu);
         let mut share = FIRST_SHARE;
-        for (number, step) in self.steps.iter().enumerate() {
+        for (number, step) in steps() {
             let per_group = step.cost() / f64::from(step.groups.max(1));
             let mut first = 0;
             while first < step.groups {
@@ -68,6 +73,7 @@ impl Plan {
         while !in_flight.is_empty() {
             retire(&mut in_flight)?;
         }
+        self.is_settled.store(true, Ordering::Relaxed);
         if let Some(profile) = &gpu.profile {
             lock(profile).add_wall(start.elapsed().as_secs_f64());
         }

@@ -27,11 +27,11 @@ pub struct Phase {
     pub activation_bytes: u64,
     /// Bytes alive at its fullest op: no plan of buffers can need less.
     pub live_bytes: u64,
-    /// Floating point operations of one replay, all branches of guidance together.
+    /// Floating point operations of one replay, all branches of guidance together, without what is the same in all.
     pub flops: u64,
     /// Branches of guidance in one replay.
     pub branches: u32,
-    /// Dispatches of one replay.
+    /// Dispatches of the first replay.
     pub dispatches: usize,
     /// Ops that are cut into several dispatches.
     pub cut_ops: usize,

@@ -164,6 +164,7 @@ impl StepGraph {
         for output in [Some(next), x0].into_iter().flatten() {
             g.output(output);
         }
+        g.settle(fixed.iter().map(|(tensor, _)| *tensor));
         let tensors = StepTensors { x, next, coefficients, step, third, x0, guide };
         Ok(Self { graph: g, tensors, fixed })
     }

@@ -4,6 +4,7 @@
 mod cases;
 mod fourier;
 mod nan;
+mod settled;
 mod tiles;
 
 use std::collections::{HashMap, HashSet};
