@@ -17,6 +17,8 @@ pub struct Measured {
     pub variant: String,
     pub dtype: DType,
     pub times: Times,
+    /// f32 operations per second that the device reached in multiply-adds timed by turns with the case, where it was asked to.
+    pub peak_flops: Option<f64>,
     /// Two per multiply-add; 0 where bytes dominate.
     pub flops: f64,
     /// Every operand once.
@@ -123,7 +125,7 @@ impl Report {
             100.0 * m.times.spread(),
             source_name(m.times.source),
             flops / 1e9,
-            100.0 * flops / self.peak.flops_of(&m.variant),
+            100.0 * flops / self.peak.flops_of(&m.variant, m.peak_flops),
             bytes / 1e9,
             100.0 * bytes / self.peak.bytes,
             m.error
@@ -164,6 +166,7 @@ impl Report {
                 "seconds": m.times.median(), "host_seconds": m.times.host,
                 "spread": m.times.spread(), "best": m.times.best(), "repeats": m.times.count(),
                 "flops": m.flops, "bytes": m.bytes, "error": m.error, "device": device,
+                "peak_flops_meanwhile": m.peak_flops,
                 "against": self.others.iter().cloned().zip(others.iter().map(|o| json!({
                     "seconds": o.seconds(), "speed": speed(m, o),
                 }))).collect::<serde_json::Map<_, _>>(),
@@ -201,6 +204,7 @@ pub(super) mod tests {
             variant: "matmul[y:f32]".to_string(),
             dtype: DType::F16,
             times: Times::once(seconds),
+            peak_flops: None,
             flops: 2e9,
             bytes: 1e6,
             error: 3e-4,
@@ -209,7 +213,7 @@ pub(super) mod tests {
 
     pub fn report(earlier: Option<Earlier>) -> Report {
         Report {
-            peak: Peak { flops: 4e9, units: None, bytes: 1e9, launch: 1e-6 },
+            peak: Peak { flops: 4e9, chains: 8, units: None, bytes: 1e9, launch: 1e-6 },
             dtype: DType::F16,
             adapter: "a device".into(),
             backend: "Vulkan".into(),

@@ -3,7 +3,7 @@
 use super::call::{Built, Call, Types};
 use super::cases::{CASES, Case};
 use super::inputs::Maker;
-use super::peak::Peak;
+use super::peak::{MultiplyAdds, Peak};
 use super::report::{Measured, Outcome};
 use super::timer::{Timed, by_turns};
 use crate::error::{Error, ErrorKind, Result};
@@ -78,15 +78,19 @@ pub fn run(
     each: &mut dyn FnMut(&[Outcome]) -> Result<()>,
 ) -> Result<()> {
     let on: Vec<(&Gpu, &Caps)> = gpus.iter().map(|gpu| (gpu, gpu.caps())).collect();
-    cases.iter().try_for_each(|case| each(&run_by_turns(&on, case, peak, options)))
+    // A processor does other work meanwhile, and its peak must meet that as the cases do.
+    let processor = gpus.first().filter(|gpu| gpu.caps().class == DeviceClass::Cpu);
+    let mut beside = processor.map(|gpu| MultiplyAdds::new(gpu, peak.chains)).transpose()?;
+    cases.iter().try_for_each(|case| each(&run_by_turns(&on, case, peak, options, beside.as_mut())))
 }
 
-/// Runs one case on each device with the kernels that the caps beside it make.
-pub(super) fn run_by_turns(
-    on: &[(&Gpu, &Caps)],
+/// Runs one case on each device with the kernels that the caps beside it make, and with `beside`.
+pub(super) fn run_by_turns<'g>(
+    on: &[(&'g Gpu, &Caps)],
     case: &Case,
     peak: Peak,
     options: &Options,
+    mut beside: Option<&mut MultiplyAdds<'g>>,
 ) -> Vec<Outcome> {
     let id = case.id();
     let failed = |error: &Error| {
@@ -96,20 +100,26 @@ pub(super) fn run_by_turns(
             _ => Outcome::Failed { id, why },
         }
     };
-    let mut ready: Vec<std::result::Result<Ready<'_>, Outcome>> = on
+    let mut ready: Vec<std::result::Result<Ready<'g>, Outcome>> = on
         .iter()
         .map(|(gpu, caps)| {
             make_ready(gpu, caps, case, peak, options).unwrap_or_else(|e| Err(failed(&e)))
         })
         .collect();
-    let calls = ready.iter_mut().flatten().map(|r| &mut r.timed).collect();
+    let mut calls: Vec<&mut Timed<'g>> = ready.iter_mut().flatten().map(|r| &mut r.timed).collect();
+    if !calls.is_empty() {
+        calls.extend(beside.as_mut().map(|adds| &mut adds.timed));
+    }
     let timed = by_turns(calls, options.seconds);
-    let outcome = |ready: Ready<'_>| match &timed {
+    let adds = |adds: &mut MultiplyAdds<'g>| adds.per_call / adds.timed.take_times().median();
+    let peak_flops = beside.filter(|_| timed.is_ok() && ready.iter().any(Result::is_ok)).map(adds);
+    let outcome = |mut ready: Ready<'g>| match &timed {
         Ok(()) => Outcome::Measured(Measured {
             id: id.clone(),
             variant: ready.variant,
             dtype: options.dtype,
-            times: ready.timed.times(),
+            times: ready.timed.take_times(),
+            peak_flops,
             flops: ready.flops,
             bytes: ready.bytes,
             error: ready.error,

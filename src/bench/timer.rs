@@ -157,9 +157,9 @@ impl<'g> Timed<'g> {
         Ok(())
     }
 
-    /// What its laps took.
-    pub(super) fn times(&self) -> Times {
-        Times::of(&self.laps)
+    /// What its laps took, which are then forgotten.
+    pub(super) fn take_times(&mut self) -> Times {
+        Times::of(&std::mem::take(&mut self.laps))
     }
 }
 
@@ -186,7 +186,7 @@ pub(super) fn measure(
 ) -> Result<Times> {
     let mut timed = Timed::warm(gpu, seconds, graph)?;
     by_turns(vec![&mut timed], seconds)?;
-    Ok(timed.times())
+    Ok(timed.take_times())
 }
 
 #[cfg(test)]

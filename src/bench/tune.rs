@@ -101,7 +101,7 @@ fn trials(
         |tile: &Option<Tile>| Caps { tiles: Tiles::NONE.with(kind, *tile), ..gpu.caps().clone() };
     let caps: Vec<Caps> = tiles.iter().map(with).collect();
     let on: Vec<(&Gpu, &Caps)> = caps.iter().map(|caps| (gpu, caps)).collect();
-    let outcomes = run_by_turns(&on, case, peak, options);
+    let outcomes = run_by_turns(&on, case, peak, options, None);
     let trial = |(tile, outcome): (&Option<Tile>, Outcome)| Trial {
         kind,
         id: case.id(),
@@ -172,6 +172,7 @@ mod tests {
                     variant: format!("{tile:?}"),
                     dtype: DType::F16,
                     times: Times::once(millis / 1e3),
+                    peak_flops: None,
                     flops: 0.0,
                     bytes: 0.0,
                     error: 0.0,
