@@ -100,10 +100,10 @@ pub(super) fn run_by_turns<'g>(
             _ => Outcome::Failed { id, why },
         }
     };
-    let mut ready: Vec<std::result::Result<Ready<'g>, Outcome>> = on
+    let mut ready: Vec<std::result::Result<Ready<'g>, Box<Outcome>>> = on
         .iter()
         .map(|(gpu, caps)| {
-            make_ready(gpu, caps, case, peak, options).unwrap_or_else(|e| Err(failed(&e)))
+            make_ready(gpu, caps, case, peak, options).unwrap_or_else(|e| Err(Box::new(failed(&e))))
         })
         .collect();
     let mut calls: Vec<&mut Timed<'g>> = ready.iter_mut().flatten().map(|r| &mut r.timed).collect();
@@ -126,7 +126,7 @@ pub(super) fn run_by_turns<'g>(
         }),
         Err(e) => failed(e),
     };
-    ready.into_iter().map(|ready| ready.map_or_else(|outcome| outcome, outcome)).collect()
+    ready.into_iter().map(|ready| ready.map_or_else(|outcome| *outcome, outcome)).collect()
 }
 
 /// A case that was verified and may be timed.
@@ -144,7 +144,7 @@ fn make_ready<'g>(
     case: &Case,
     peak: Peak,
     options: &Options,
-) -> Result<std::result::Result<Ready<'g>, Outcome>> {
+) -> Result<std::result::Result<Ready<'g>, Box<Outcome>>> {
     let Case { name, call } = case;
     let types = Types::of(options.dtype);
     let mut g = Graph::new(caps.clone());
@@ -155,7 +155,7 @@ fn make_ready<'g>(
     let estimate = (flops / peak.flops + bytes / peak.bytes) / ESTIMATED_SHARE;
     if estimate > options.max_seconds {
         let why = format!("about {estimate:.1} s a call");
-        return Ok(Err(Outcome::Skipped { id: case.id(), why }));
+        return Ok(Err(Box::new(Outcome::Skipped { id: case.id(), why })));
     }
 
     let mut g = Graph::new(caps.clone());
