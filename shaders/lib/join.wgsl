@@ -1,5 +1,6 @@
 // Two tensors read as one, joined on channels: [x | x2]. Needs params.{x_row0, x2_row0, c1, c2}.
 // Where c1 is no multiple of four a vec4 may straddle the seam: that slow path picks lane by lane.
+
 // First bound rows and vec4s of a row. A kernel sets them at its start: a software driver fetches a parameter that is read
 // inside a loop for one lane after the other.
 struct Seam { row1: u32, wide1: u32, row2: u32, wide2: u32 }

@@ -20,12 +20,7 @@ struct Params {
 }
 var<immediate> params: Params;
 #import join
-#import silu
-
-fn act(v: vec4<f32>) -> vec4<f32> {
-    if (SILU) { return silu(v); }
-    return v;
-}
+#import act
 
 @compute @workgroup_size(WG)
 fn main(@builtin(local_invocation_index) lid: u32, @builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>) {

@@ -23,15 +23,10 @@ struct Params {
 var<immediate> params: Params;
 #import join
 #import welford
-#import silu
+#import act
 
 const VECS: u32 = 2u * PAIRS;
 const GROUPS: u32 = 4u * VECS / GROUP;
-
-fn act(v: vec4<f32>) -> vec4<f32> {
-    if (SILU) { return silu(v); }
-    return v;
-}
 
 @compute @workgroup_size(WG)
 fn main(at: Invocation) {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytemuck::NoUninit;
 
 use super::timer::{Timed, by_turns, measure, median};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::{Coop, DeviceClass, Gpu, Slabs};
 use crate::graph::{Graph, Launch, Plan, Window};
 use crate::kernels::silu;
@@ -65,17 +65,12 @@ impl Peak {
     /// A device that fails.
     pub fn measure(gpu: &Gpu) -> Result<Self> {
         // By turns: one that meets other work of the machine alone would lose.
-        let mut tried = [2, 4, 8].map(|chains| MultiplyAdds::new(gpu, chains));
-        by_turns(tried.iter_mut().flatten().map(|adds| &mut adds.timed).collect(), SECONDS)?;
-        let (mut flops, mut median, mut chains) = (0.0, 0.0, 0);
-        for adds in tried {
-            let mut adds = adds?;
-            let times = adds.timed.take_times();
-            if adds.per_call / times.median() > median {
-                (flops, chains) = (adds.per_call / times.best(), adds.chains);
-                median = adds.per_call / times.median();
-            }
-        }
+        let tried = [2, 4, 8].into_iter().map(|chains| MultiplyAdds::new(gpu, chains));
+        let mut tried = tried.collect::<Result<Vec<_>>>()?;
+        by_turns(tried.iter_mut().map(|adds| &mut adds.timed).collect(), SECONDS)?;
+        let fastest = tried.iter().max_by(|a, b| a.rate().total_cmp(&b.rate()));
+        let fastest = fastest.ok_or_else(|| Error::internal("no multiply-adds were timed"))?;
+        let (flops, chains) = (fastest.per_call / fastest.timed.times().best(), fastest.chains);
         let mut units: Option<f64> = None;
         if let Some(coop) = gpu.caps().coop {
             for chains in [2, 4, 8] {
@@ -124,7 +119,7 @@ pub(super) struct MultiplyAdds<'g> {
     pub timed: Timed<'g>,
     chains: u32,
     /// Operations of a call.
-    pub per_call: f64,
+    per_call: f64,
 }
 
 impl<'g> MultiplyAdds<'g> {
@@ -158,6 +153,11 @@ impl<'g> MultiplyAdds<'g> {
             Ok((g, Vec::new()))
         })?;
         Ok(Self { timed, chains, per_call })
+    }
+
+    /// Operations per second, by the median, the last time that they were timed.
+    pub(super) fn rate(&self) -> f64 {
+        self.per_call / self.timed.times().median()
     }
 }
 

@@ -57,7 +57,7 @@ impl Outcome {
 #[derive(Debug)]
 pub struct Report {
     /// Names of the other shaders, whose outcomes follow a case's own.
-    pub others: Vec<String>,
+    others: Vec<String>,
     peak: Peak,
     dtype: DType,
     adapter: String,
@@ -67,7 +67,13 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn new(gpu: &Gpu, peak: Peak, dtype: DType, earlier: Option<Earlier>) -> Self {
+    pub fn new(
+        gpu: &Gpu,
+        peak: Peak,
+        dtype: DType,
+        earlier: Option<Earlier>,
+        others: Vec<String>,
+    ) -> Self {
         let facts = gpu.facts();
         Self {
             peak,
@@ -76,7 +82,7 @@ impl Report {
             backend: facts.backend.to_string(),
             driver: facts.driver.clone(),
             earlier,
-            others: Vec::new(),
+            others,
         }
     }
 

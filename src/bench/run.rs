@@ -90,7 +90,7 @@ pub(super) fn run_by_turns<'g>(
     case: &Case,
     peak: Peak,
     options: &Options,
-    mut beside: Option<&mut MultiplyAdds<'g>>,
+    beside: Option<&mut MultiplyAdds<'g>>,
 ) -> Vec<Outcome> {
     let id = case.id();
     let failed = |error: &Error| {
@@ -107,18 +107,16 @@ pub(super) fn run_by_turns<'g>(
         })
         .collect();
     let mut calls: Vec<&mut Timed<'g>> = ready.iter_mut().flatten().map(|r| &mut r.timed).collect();
-    if !calls.is_empty() {
-        calls.extend(beside.as_mut().map(|adds| &mut adds.timed));
-    }
+    let mut beside = beside.filter(|_| !calls.is_empty());
+    calls.extend(beside.as_mut().map(|adds| &mut adds.timed));
     let timed = by_turns(calls, options.seconds);
-    let adds = |adds: &mut MultiplyAdds<'g>| adds.per_call / adds.timed.take_times().median();
-    let peak_flops = beside.filter(|_| timed.is_ok() && ready.iter().any(Result::is_ok)).map(adds);
-    let outcome = |mut ready: Ready<'g>| match &timed {
+    let peak_flops = beside.filter(|_| timed.is_ok()).map(|adds| adds.rate());
+    let outcome = |ready: Ready<'g>| match &timed {
         Ok(()) => Outcome::Measured(Measured {
             id: id.clone(),
             variant: ready.variant,
             dtype: options.dtype,
-            times: ready.timed.take_times(),
+            times: ready.timed.times(),
             peak_flops,
             flops: ready.flops,
             bytes: ready.bytes,

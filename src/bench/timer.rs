@@ -157,14 +157,15 @@ impl<'g> Timed<'g> {
         Ok(())
     }
 
-    /// What its laps took, which are then forgotten.
-    pub(super) fn take_times(&mut self) -> Times {
-        Times::of(&std::mem::take(&mut self.laps))
+    /// What its laps took, the last time that it was timed.
+    pub(super) fn times(&self) -> Times {
+        Times::of(&self.laps)
     }
 }
 
 /// Times calls by turns for about `seconds` each: what else the machine does meanwhile falls on all of them alike.
 pub(super) fn by_turns(mut calls: Vec<&mut Timed<'_>>, seconds: f64) -> Result<()> {
+    calls.iter_mut().for_each(|call| call.laps.clear());
     let seconds = seconds * calls.len() as f64;
     let start = Instant::now();
     for laps in 0..MOST {
@@ -186,7 +187,7 @@ pub(super) fn measure(
 ) -> Result<Times> {
     let mut timed = Timed::warm(gpu, seconds, graph)?;
     by_turns(vec![&mut timed], seconds)?;
-    Ok(timed.take_times())
+    Ok(timed.times())
 }
 
 #[cfg(test)]

@@ -34,19 +34,20 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
     let earlier = args.compare.as_deref().map(read).transpose()?;
     let dtype = args.device.precision().dtype();
     let options = Options { dtype, seconds: args.seconds, max_seconds: args.max_seconds };
-    let gpu_options = args.device.gpu_options(true)?;
-    let mut gpus = vec![open(&gpu_options)?];
+    let mut sources = vec![Sources::default()];
     for folder in &args.against {
-        let sources = Sources::with_folder(folder)?;
-        gpus.push(open(&GpuOptions { sources, ..gpu_options.clone() })?);
+        sources.push(Sources::with_folder(folder)?);
     }
+    let gpu_options = args.device.gpu_options(true)?;
+    let open = |sources| open(&GpuOptions { sources, ..gpu_options.clone() });
+    let gpus = sources.into_iter().map(open).collect::<Result<Vec<_>>>()?;
     let mut json = args.json.as_deref().map(create).transpose()?;
     let peak = Peak::measure(&gpus[0])?;
-    let mut report = Report::new(&gpus[0], peak, dtype, earlier.clone());
-    report.others = args.against.iter().map(|folder| folder.display().to_string()).collect();
+    let names: Vec<String> = args.against.iter().map(|f| f.display().to_string()).collect();
+    let report = Report::new(&gpus[0], peak, dtype, earlier.clone(), names.clone());
     outln!("{}", report.head());
     let mut ratios = Ratios::default();
-    let mut against = vec![Ratios::default(); report.others.len()];
+    let mut against = vec![Ratios::default(); names.len()];
     let mut failed = false;
     run_cases(&gpus, &cases, peak, &options, &mut |outcomes| {
         let [outcome, others @ ..] = outcomes else { return Ok(()) };
@@ -64,7 +65,7 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode> {
     if let Some(summary) = ratios.summary() {
         outln!("\n{summary}");
     }
-    for (name, ratios) in report.others.iter().zip(&against) {
+    for (name, ratios) in names.iter().zip(&against) {
         if let Some(summary) = ratios.summary() {
             outln!("\n{name}: {summary}");
         }

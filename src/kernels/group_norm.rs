@@ -4,6 +4,8 @@
 //! application. Chunks depend on the shape and the device's class, not on its limits, so the sums are the same
 //! however work is cut. On processors one kernel does it all where tensors are small.
 
+use std::ops::Range;
+
 use bytemuck::NoUninit;
 
 use super::lanes::{WG, check_lanes, groups_for};
@@ -135,7 +137,7 @@ const FUSED_PAIRS: u32 = 5;
 /// Pairs of vec4s that hold whole groups, where one kernel does it all.
 fn fused_pairs(caps: &Caps, x: Tensor, x2: Option<Tensor>, groups: u32) -> Option<u32> {
     let channels = x.shape.channels + x2.map_or(0, |t| t.shape.channels);
-    let group = channels / groups;
+    let group = channels.checked_div(groups).filter(|group| group * groups == channels)?;
     let pairs = group >> group.trailing_zeros().min(3);
     let values = u64::from(x.shape.rows()) * u64::from(channels);
     let small = values <= FUSED_VALUES && pairs <= FUSED_PAIRS;
@@ -156,12 +158,14 @@ fn joined(caps: &Caps, x: Tensor, x2: Option<Tensor>) -> Variant {
         .elem("x2", x2.map_or(buffer(x.dtype), elem))
 }
 
+/// The same with a lane for each vec4, or two of them.
+fn joined_by_lanes(caps: &Caps, x: Tensor, x2: Option<Tensor>) -> Variant {
+    joined(caps, x, x2).num("WG", WG).flag("PAIRED", paired(caps, x, x2))
+}
+
 /// Variant of `group_norm_stats`.
 pub fn choose_stats(caps: &Caps, x: Tensor, x2: Option<Tensor>) -> Variant {
-    joined(caps, x, x2)
-        .num("WG", WG)
-        .flag("PAIRED", paired(caps, x, x2))
-        .elem("part", caps.elem(DType::F32))
+    joined_by_lanes(caps, x, x2).elem("part", caps.elem(DType::F32))
 }
 
 /// The implementation of the slot `reduce` in the merge, and the lanes that share a group: there are too few
@@ -187,9 +191,7 @@ fn merge_invocations(lanes: u32) -> u32 {
 
 /// Variant of `group_norm_apply`.
 pub fn choose_apply(caps: &Caps, x: Tensor, x2: Option<Tensor>, out: DType, silu: bool) -> Variant {
-    joined(caps, x, x2)
-        .num("WG", WG)
-        .flag("PAIRED", paired(caps, x, x2))
+    joined_by_lanes(caps, x, x2)
         .num("EACH", rows_each(caps, x.shape.rows_per_item()))
         .flag("SILU", silu)
         .elem("fold", caps.elem(DType::F32))
@@ -208,23 +210,11 @@ pub fn record(
     norm: GroupNorm,
     out: DType,
 ) -> Result<Tensor> {
-    checked_channels(g, x, x2, norm)?;
     if let Some(pairs) = fused_pairs(g.caps(), x, x2, norm.groups) {
         return Ok(record_fused(g, x, x2, norm, pairs, out));
     }
     let fold = record_statistics(g, x, x2, norm)?;
     record_apply(g, x, x2, fold, norm, out)
-}
-
-/// The joined channels.
-fn checked_channels(g: &Graph, x: Tensor, x2: Option<Tensor>, norm: GroupNorm) -> Result<u32> {
-    let channels = x.shape.channels + x2.map_or(0, |t| t.shape.channels);
-    if norm.groups == 0 || !channels.is_multiple_of(norm.groups) {
-        return Err(
-            g.error(format!("{channels} channels do not divide into {} groups", norm.groups))
-        );
-    }
-    Ok(channels)
 }
 
 /// Variant of `group_norm_fused`, whose lanes take so many pairs of vec4s.
@@ -260,7 +250,7 @@ fn record_fused(
     let channels = c1 + c2;
     let rows_per_item = x.shape.rows_per_item();
     let rows_of = move || {
-        Window::Map(Box::new(move |items: &std::ops::Range<u32>| {
+        Window::Map(Box::new(move |items: &Range<u32>| {
             items.start * rows_per_item..items.end * rows_per_item
         }))
     };
@@ -303,7 +293,12 @@ pub fn record_statistics(
     norm: GroupNorm,
 ) -> Result<Tensor> {
     let (c1, c2) = (x.shape.channels, x2.map_or(0, |t| t.shape.channels));
-    let channels = checked_channels(g, x, x2, norm)?;
+    let channels = c1 + c2;
+    if norm.groups == 0 || !channels.is_multiple_of(norm.groups) {
+        return Err(
+            g.error(format!("{channels} channels do not divide into {} groups", norm.groups))
+        );
+    }
     let rows_per_item = x.shape.rows_per_item();
     let caps = g.caps().clone();
     let rows_per_chunk = rows_per_chunk(&caps, rows_per_item, channels);

@@ -25,6 +25,7 @@ pub const SOURCES: &[(&str, &str)] = sources![
     "conv/conv2d.wgsl",
     "fft/fft.wgsl",
     "gemm/matmul.wgsl",
+    "lib/act.wgsl",
     "lib/affine/modulation.wgsl",
     "lib/affine/weight.wgsl",
     "lib/affine/weight_bias.wgsl",
