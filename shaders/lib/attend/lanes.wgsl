@@ -12,6 +12,18 @@ const D8: u32 = (D4 + 1u) / 2u;
 #import operand_pairs
 #import softmax
 
+// Zero, but not known to be: a shuffle from a lane that is only known when it runs is one instruction, from a constant one two.
+// It comes out of a loop that ends after one round, which is not known either. So shuffles from lanes counted from it are not
+// moved up to before this point: compilers like to have all of them first, and hundreds of results on the stack.
+fn zero_from_here() -> u32 {
+    var at = params.lq >> 31u;
+    loop {
+        at += LANES;
+        if (at >= params.q_k_stride >> 29u) { break; }
+    }
+    return at % LANES;
+}
+
 // A lane without a query computes on the chunk's first one and drops the result.
 fn some_row(row: u32) -> u32 { return select(row, params.y_row0, row == NO_ROW); }
 
@@ -56,8 +68,6 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
     let head = group.quotient;
     if (head >= high(params.items_heads)) { return; }
     let tile = tile_at(tile0 + group.rest);
-    // Zero, but not known to be: a shuffle from a lane that is only known when it runs is one instruction, from a constant one two.
-    let lane0 = params.lq >> 31u;
 
     var rows: array<u32, RQ>;
     var q: array<array<mat2x4<f32>, RQ>, D8>;
@@ -92,13 +102,15 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
             #unroll d D8
                 k[d] = key2(keys.text, at, head, d);
             #end
+            let key0 = zero_from_here();
             var s: array<array<f32, RQ>, LANES>;
             #unroll j LANES
-                s[j] = scores(q, k, lane0 + j);
+                s[j] = scores(q, k, key0 + j);
                 #unroll r RQ
                     s[j][r] += score_bias(head, tile.first + r * LANES + lane, t0 + j);
                 #end
             #end
+            let value0 = zero_from_here();
             let t_a = vec4(t0) + vec4(0u, 1u, 2u, 3u);
             let t_b = t_a + vec4(4u);
             var p: array<array<f32, LANES>, RQ>;
@@ -125,8 +137,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
             #end
             #unroll d D8
                 let v = value2(keys.text, at, head, d);
-                acc[2u * d] = weighted(acc[2u * d], keep, p, v[0], lane0);
-                if (2u * d + 1u < D4) { acc[2u * d + 1u] = weighted(acc[2u * d + 1u], keep, p, v[1], lane0); }
+                acc[2u * d] = weighted(acc[2u * d], keep, p, v[0], value0);
+                if (2u * d + 1u < D4) { acc[2u * d + 1u] = weighted(acc[2u * d + 1u], keep, p, v[1], value0); }
             #end
         }
     }
