@@ -46,11 +46,6 @@ fn a_begin(row: u32) -> ARow {
     let y = quotient(at, params.out_w);
     return ARow(item, i32(y) * stride - pad, i32(at - y * params.out_w) * stride - pad);
 }
-// For stride 1: 1 at the start of a line of the output, 4 at its end.
-fn a_edges(a: ARow) -> u32 {
-    let x = a.x + i32(params.stride_pad >> 16u);
-    return select(0u, 1u, x == 0) | select(0u, 4u, x + 1 == i32(params.out_w));
-}
 // The input row under a tap, or OUTSIDE in the padding.
 fn a_tap(a: ARow, tap: u32) -> u32 {
     var iy = a.y + i32(tap / SIZE);

@@ -40,12 +40,6 @@ impl Geometry {
         Self { size, stride: 2, pad, doubled: false, out_h: half(x.height), out_w: half(x.width) }
     }
 
-    /// Taps of a line that see the same rows of the input, moved by one.
-    fn shared_taps(self, x: Shape) -> u32 {
-        let same_width = self.doubled || self.out_w == x.width;
-        if self.size == 3 && self.stride == 1 && self.pad == 1 && same_width { 3 } else { 1 }
-    }
-
     /// Nearest-neighbour doubling, cropped to the given size, then the taps.
     pub fn doubled(height: u32, width: u32, size: u32) -> Self {
         Self { size, stride: 1, pad: size / 2, doubled: true, out_h: height, out_w: width }
@@ -90,7 +84,6 @@ fn engine(
         cols: n,
         gated: false,
         conv: true,
-        shared_taps: geometry.shared_taps(x.shape),
         k4: x.shape.stride4() + x2.map_or(0, |t| t.shape.stride4()),
         even_k: even(x) && x2.is_none_or(even),
         rows_per_item,

@@ -42,8 +42,6 @@ pub(super) struct Lanes {
     /// Only the first half of the eight weight rows holds columns.
     half: bool,
     gated: bool,
-    /// Taps that share their rows: 1 or 3.
-    share: u32,
     /// Vec4s of k in a step: 1 or 2.
     deep: u32,
     /// Rows of the result hold an even number of vec4s.
@@ -60,8 +58,6 @@ pub(super) struct Product {
     pub gated: bool,
     /// A convolution's.
     pub conv: bool,
-    /// Taps of a line that see the same rows, moved by one; 1 if none do.
-    pub shared_taps: u32,
     /// Vec4s of k under one tap.
     pub k4: u32,
     /// Every operand has an even number of vec4s along k.
@@ -221,7 +217,6 @@ impl Engine {
                 .num("WG", LANES)
                 .num("QUADS", l.rows8.div_ceil(4))
                 .num("CB", l.cols8)
-                .num("SHARE", l.share)
                 .num("DEEP", l.deep)
                 .flag("HALF", l.half)
                 .flag("ONE_EIGHT", l.rows8 == 1)
@@ -329,9 +324,7 @@ impl Lanes {
             cols8,
             half: w_rows <= 4,
             gated: p.gated,
-            share: p.shared_taps,
-            // A step of a convolution's three taps is long enough with one, if there are not many.
-            deep: if p.even_k && (p.shared_taps == 1 || p.k4 >= 16) { deep } else { 1 },
+            deep: if p.even_k { deep } else { 1 },
             paired: p.cols.div_ceil(4).is_multiple_of(2) && (cols8 > 1 || !p.gated),
             one_item: p.rows_per_item.is_multiple_of(LANES * rows8),
         }
@@ -351,7 +344,6 @@ mod tests {
             cols,
             gated,
             conv: false,
-            shared_taps: 1,
             k4: 64,
             even_k: true,
             rows_per_item: rows,

@@ -118,7 +118,6 @@ fn engine(caps: &Caps, x: Tensor, weight: DType, n: u32, e: &Epilogue) -> Engine
         cols: n,
         gated: e.activation.is_gated(),
         conv: false,
-        shared_taps: 1,
         k4: x.shape.stride4(),
         even_k: x.shape.stride4().is_multiple_of(2),
         rows_per_item: x.shape.rows_per_item(),

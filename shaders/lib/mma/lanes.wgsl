@@ -4,14 +4,12 @@
 // One subgroup of LANES invocations takes a tile of 32·QUADS rows × 8·CB weight rows, CB at most 4. A lane owns one row of every eight. In each
 // step over k it loads its rows of x, and one of eight weight rows, which all lanes receive by shuffles: what is loaded serves
 // the whole tile. A step takes DEEP vec4s of k. Gated weights lie in blocks of eight: four values, then their four gates.
-// With SHARE 3 the three taps of a line of a convolution use the same rows of x, moved by one lane.
 const LANES: u32 = 8u;
 const RB: u32 = 4u * QUADS;
 const TILE_ROWS: u32 = LANES * RB;
 const TILE_COLS: u32 = LANES * CB;
 const TAKEN: u32 = select(1u, 2u, GATED && PAIRED);   // eights of weight rows that make one access to the result
 const PANEL: u32 = 8u;   // tiles above each other that take the same weights, one after the other: they stay in a core's cache
-const HELD: u32 = RB + SHARE / 2u;   // rows of x that a lane holds: with SHARE 3 also one beyond an end of the tile
 
 // Sums of eight weight rows, each vec4 over four rows of x that lie LANES apart.
 struct Sums { c0: vec4<f32>, c1: vec4<f32>, c2: vec4<f32>, c3: vec4<f32>, c4: vec4<f32>, c5: vec4<f32>, c6: vec4<f32>, c7: vec4<f32> }
@@ -57,19 +55,6 @@ fn w_at(i: u32) -> mat2x4<f32> {
     if (DEEP == 2u) { return load2_w(i); }
     return mat2x4(load_w(i), vec4(0.0));
 }
-// The x of eight rows under tap i of three, from those under the middle tap: moved by one lane, zero outside the line.
-fn moved(before: vec4<f32>, x: vec4<f32>, after: vec4<f32>, edge: u32, lane: u32, i: u32) -> vec4<f32> {
-    if (i == 0u) {
-        let v = select(subgroupShuffle(x, (lane + LANES - 1u) % LANES), subgroupShuffle(before, LANES - 1u), lane == 0u);
-        return select(v, vec4(0.0), (edge & 1u) != 0u);
-    }
-    if (i == 2u) {
-        let v = select(subgroupShuffle(x, (lane + 1u) % LANES), subgroupShuffle(after, 0u), lane == LANES - 1u);
-        return select(v, vec4(0.0), (edge & 4u) != 0u);
-    }
-    return x;
-}
-
 // What the epilogue needs of columns, each lane holding one vec4 of weight rows.
 struct Held { bias: vec4<f32>, vector: vec4<f32> }
 fn hold_columns(row: u32, w_row4: u32) -> Held {
@@ -101,19 +86,9 @@ fn gemm(group: u32, lane: u32) {
     let row0 = (PANEL * panel + inside - tile_n * high) * TILE_ROWS;
     let col0 = tile_n * TILE_COLS;
 
-    // Of the rows beyond the ends of the tile, lane 0 holds the one after and the others the one before, if in the same line.
-    var last = params.rows - 1u;
-    var before = row0;
-    if (SHARE > 1u) {
-        last += select(1u, 0u, (a_edges(a_begin(last)) & 4u) != 0u);
-        before -= select(1u, 0u, (a_edges(a_begin(row0)) & 1u) != 0u);
-    }
-    var a: array<ARow, HELD>;
-    var edges: array<u32, HELD>;   // whether they start or end a line
-    #unroll r HELD
-        let own = min(row0 + LANES * r + lane, last);
-        a[r] = a_begin(select(own, before, r == RB && lane > 0u));
-        edges[r] = a_edges(a[r]);
+    var a: array<ARow, RB>;
+    #unroll r RB
+        a[r] = a_begin(min(row0 + LANES * r + lane, params.rows - 1u));
     #end
     lane0 = params.c4 >> 31u;
     let k4 = TAPS * params.c4;
@@ -123,35 +98,23 @@ fn gemm(group: u32, lane: u32) {
     #end
 
     var acc: array<array<Sums, QUADS>, CB>;
-    var places: array<u32, HELD>;
-    var x: array<mat2x4<f32>, HELD>;
-    var taps: array<array<mat2x4<f32>, RB>, SHARE>;
-    for (var tap = 0u; tap < TAPS; tap += SHARE) {
-        #unroll r HELD
-            places[r] = a_tap(a[r], tap + SHARE / 2u);
+    var places: array<u32, RB>;
+    var x: array<mat2x4<f32>, RB>;
+    for (var tap = 0u; tap < TAPS; tap++) {
+        #unroll r RB
+            places[r] = a_tap(a[r], tap);
         #end
         for (var kc = 0u; kc < params.c4; kc += DEEP) {
-            #unroll r HELD
+            #unroll r RB
                 if (r == 0u || !ONE_EIGHT) { x[r] = x_at(places[r], kc); }
             #end
-            #unroll i SHARE
-                #unroll r RB
-                    taps[i][r] = x[r];
-                    if (SHARE > 1u) {
-                        let before = x[(r + RB) % HELD];
-                        let after = x[(r + 1u) % HELD];
-                        taps[i][r][0] = moved(before[0], x[r][0], after[0], edges[r], lane, i);
-                        if (DEEP == 2u) { taps[i][r][1] = moved(before[1], x[r][1], after[1], edges[r], lane, i); }
-                    }
-                #end
-                #unroll c CB
-                    let w = w_at(w_row[c] + (tap + i) * params.c4 + kc);
-                    #unroll q QUADS
-                        const r = 4u * q;
-                        let lo = transpose(mat4x4(taps[i][r][0], taps[i][r + 1u][0], taps[i][r + 2u][0], taps[i][r + 3u][0]));
-                        let hi = transpose(mat4x4(taps[i][r][1], taps[i][r + 1u][1], taps[i][r + 2u][1], taps[i][r + 3u][1]));
-                        acc[c][q] = added(acc[c][q], w, Rows(lo, hi));
-                    #end
+            #unroll c CB
+                let w = w_at(w_row[c] + tap * params.c4 + kc);
+                #unroll q QUADS
+                    const r = 4u * q;
+                    let lo = transpose(mat4x4(x[r][0], x[r + 1u][0], x[r + 2u][0], x[r + 3u][0]));
+                    let hi = transpose(mat4x4(x[r][1], x[r + 1u][1], x[r + 2u][1], x[r + 3u][1]));
+                    acc[c][q] = added(acc[c][q], w, Rows(lo, hi));
                 #end
             #end
         }
