@@ -101,9 +101,9 @@ impl Product {
 /// and rows and vec4s of columns of an invocation.
 fn own_and_further(caps: &Caps) -> (&'static [Tile], &'static [Tile]) {
     match (caps.class, caps.coop.map(|coop| (coop.side, coop.subgroup))) {
-        // Unrolled code and the sums of a lane grow with rows × columns. Larger tiles load less, and spill more: with one or the
-        // other large products and convolutions are 1.1 times as fast on Mesa 22.3 and 26.2, and up to 1.2 times as slow on
-        // 23.2 to 25.2.
+        // Unrolled code and the sums of a lane grow with rows × columns. Larger tiles load less, and spill more: large products
+        // and convolutions are up to 1.1 times as fast with them on Mesa 22.3 and 26.2, and up to 1.2 times as slow on 23.2 to
+        // 25.2.
         (DeviceClass::Cpu, _) if caps.has_vectors() => (
             &[[4, 2, 2, 0, 0]],
             &[[4, 4, 2, 0, 0], [8, 2, 2, 0, 0], [8, 4, 2, 0, 0], [8, 4, 1, 0, 0]],

@@ -55,6 +55,7 @@ fn w_at(i: u32) -> mat2x4<f32> {
     if (DEEP == 2u) { return load2_w(i); }
     return mat2x4(load_w(i), vec4(0.0));
 }
+
 // What the epilogue needs of columns, each lane holding one vec4 of weight rows.
 struct Held { bias: vec4<f32>, vector: vec4<f32> }
 fn hold_columns(row: u32, w_row4: u32) -> Held {
