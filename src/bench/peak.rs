@@ -187,8 +187,8 @@ fn copy(gpu: &Gpu) -> Result<f64> {
         let x = g.input("x", Shape::matrix(lanes, 4), DType::F32);
         let y = g.input("y", Shape::matrix(lanes, 4), DType::F32);
         for _ in 0..calls {
-            let elem = gpu.caps().elem(DType::F32);
-            let variant = Variant::new().num("WG", WG).elem("x", elem).elem("y", elem);
+            let (x_elem, y_elem) = (gpu.caps().elem_in(DType::F32), gpu.caps().elem(DType::F32));
+            let variant = Variant::new().num("WG", WG).elem("x", x_elem).elem("y", y_elem);
             g.op(&COPY, variant)
                 .read(x, Window::Rows)
                 .write(y, Window::Rows)

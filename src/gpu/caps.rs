@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::texels;
+use super::storage;
 use super::tuning::Tiles;
 use crate::error::{Error, Result};
 use crate::shader::Elem;
@@ -242,7 +242,7 @@ impl Caps {
         self.class == DeviceClass::Cpu && self.subgroups && self.subgroup_min >= LANES
     }
 
-    /// How shaders read and write `dtype` here.
+    /// How shaders write `dtype` here.
     pub fn elem(&self, dtype: DType) -> Elem {
         match dtype {
             // A software driver fetches every component of every lane by itself, and unpacks halves faster than it
@@ -263,18 +263,38 @@ impl Caps {
         }
     }
 
-    fn reads_textures(&self) -> bool {
+    /// These with the limits of an adapter or a device; where operands are read through textures, no binding is larger than
+    /// one of those.
+    pub(super) fn with_limits(mut self, limits: &wgpu::Limits) -> Self {
+        self.limits = Limits::of(limits);
+        self.texels &=
+            limits.max_storage_textures_per_shader_stage >= self.limits.storage_buffers.min(8);
+        if self.reads_textures() {
+            self.limits.binding_bytes = self.limits.binding_bytes.min(storage::MOST_BYTES);
+        }
+        self
+    }
+
+    pub(super) fn reads_textures(&self) -> bool {
         self.texels && self.has_vectors()
     }
 
     /// Bytes of the largest operand that every kernel can read.
     pub fn operand_bytes(&self) -> u64 {
-        let limit = self.limits.binding_bytes.min(self.limits.buffer_bytes);
-        if self.reads_textures() { limit.min(texels::MOST_BYTES) } else { limit }
+        self.limits.binding_bytes.min(self.limits.buffer_bytes)
     }
 
-    /// How kernels for processors with vectors read large operands, where not as [`Caps::elem`] has it: see `lib/texels.wgsl`.
-    pub fn elem_texels(&self, dtype: DType) -> Option<Elem> {
+    /// How shaders read `dtype` here where they do not write it too.
+    pub fn elem_in(&self, dtype: DType) -> Elem {
+        self.elem_texels(dtype).unwrap_or(self.elem(dtype))
+    }
+
+    /// The same where the shader accesses two vec4s at a time and rows hold an even number of them.
+    pub fn elem_in_pairs(&self, dtype: DType) -> Elem {
+        self.elem_texels(dtype).unwrap_or(self.elem_pairs(dtype))
+    }
+
+    fn elem_texels(&self, dtype: DType) -> Option<Elem> {
         self.reads_textures().then_some(match dtype {
             DType::F16 => Elem::Texels,
             DType::F32 => Elem::TexelsWide,

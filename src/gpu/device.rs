@@ -10,7 +10,7 @@ use super::coop;
 use super::memory::Governor;
 use super::pipeline::Pipeline;
 use super::profile::Profile;
-use super::texels;
+use super::storage::{self, Storage};
 use super::timestamps::Clock;
 use super::tuning::{Tiles, Tuning};
 use crate::error::{Error, ErrorKind, Result};
@@ -58,7 +58,7 @@ pub struct Gpu {
     pub(super) pipelines: Mutex<HashMap<(&'static str, Variant), Arc<Pipeline>>>,
     pub(super) layouts: Mutex<HashMap<Vec<Access>, (wgpu::BindGroupLayout, wgpu::PipelineLayout)>>,
     /// Bound in place of an absent operand.
-    pub(crate) zeros: wgpu::Buffer,
+    pub(crate) zeros: Storage,
     pub(crate) governor: Governor,
     pub(crate) flops_done: AtomicU64,
     pub(crate) profile: Option<Mutex<Profile>>,
@@ -98,6 +98,7 @@ fn facts_of(adapter: &wgpu::Adapter) -> AdapterFacts {
     let info = adapter.get_info();
     let features = adapter.features();
     let caps = Caps {
+        limits: Limits::WEBGPU,
         class: match info.device_type {
             wgpu::DeviceType::Cpu => DeviceClass::Cpu,
             wgpu::DeviceType::IntegratedGpu => DeviceClass::Integrated,
@@ -106,10 +107,9 @@ fn facts_of(adapter: &wgpu::Adapter) -> AdapterFacts {
         f16: features.contains(wgpu::Features::SHADER_F16),
         subgroups: features.contains(wgpu::Features::SUBGROUP),
         int64: features.contains(wgpu::Features::SHADER_INT64),
-        texels: texels::offered(adapter),
+        texels: storage::offers_texels(adapter),
         subgroup_min: info.subgroup_min_size,
         coop: coop::offered(adapter),
-        limits: Limits::of(&adapter.limits()),
         tiles: Tiles::NONE,
     };
     let driver = format!("{} {}", info.driver, info.driver_info);
@@ -117,7 +117,7 @@ fn facts_of(adapter: &wgpu::Adapter) -> AdapterFacts {
         name: info.name,
         backend: format!("{:?}", info.backend),
         driver: driver.trim().to_string(),
-        caps,
+        caps: caps.with_limits(&adapter.limits()),
     }
 }
 
@@ -236,7 +236,7 @@ impl Gpu {
         facts.caps.int64 &= device.features().contains(wgpu::Features::SHADER_INT64);
         let units = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
         facts.caps.coop = facts.caps.coop.filter(|_| device.features().contains(units));
-        facts.caps.limits = Limits::of(&device.limits());
+        facts.caps = facts.caps.with_limits(&device.limits());
         Self::new(facts, device, queue, options)?.with_tested_units(options)
     }
 
@@ -258,12 +258,7 @@ impl Gpu {
         let named = |e: Error| e.at(&facts.name);
         facts.caps = options.apply(facts.caps.clone(), Limits::lowered_to).map_err(named)?;
 
-        let zeros = device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("zeros"),
-            size: 256,
-            usage: wgpu::BufferUsages::STORAGE,
-            mapped_at_creation: false,
-        });
+        let zeros = Storage::new(&device, &queue, &facts.caps, "zeros", 256)?;
         let governor = Governor::new(facts.caps.class);
         let profile =
             options.profile.then(|| Mutex::new(Profile::new(Clock::of(device.features()))));

@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::caps::{DeviceClass, Limits};
 use super::device::Gpu;
+use super::storage::Storage;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Bytes of an ordinary slab. A weight larger than that gets one of its own.
@@ -12,7 +13,7 @@ const SLAB_BYTES: u64 = 64 << 20;
 /// The weights of one model: read-only buffers, filled one after the other.
 #[derive(Default)]
 pub struct Slabs {
-    slabs: Vec<wgpu::Buffer>,
+    slabs: Vec<Storage>,
     /// Weights collected for the next slab.
     pending: Vec<u8>,
     /// Bytes of every slab, the one that is being filled last.
@@ -86,7 +87,7 @@ impl Slabs {
         self.sizes.iter().sum()
     }
 
-    pub(crate) fn buffer(&self, slab: u32) -> Result<&wgpu::Buffer> {
+    pub(crate) fn buffer(&self, slab: u32) -> Result<&Storage> {
         self.slabs
             .get(slab as usize)
             .ok_or_else(|| Error::internal(format!("weight slab {slab} was not uploaded")))

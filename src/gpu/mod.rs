@@ -3,6 +3,8 @@
 //! Together with the plan and replay half of [`graph`](crate::graph) this is the only place that
 //! names `wgpu`.
 
+#[cfg_attr(target_vendor = "apple", path = "no_alias.rs")]
+mod alias;
 mod caps;
 mod coop;
 mod device;
@@ -10,7 +12,7 @@ mod engine;
 mod memory;
 mod pipeline;
 mod profile;
-pub(crate) mod texels;
+mod storage;
 mod timestamps;
 mod transfer;
 mod tuning;
@@ -23,6 +25,7 @@ pub use engine::{DeviceTensor, Engine};
 pub use memory::Slabs;
 pub use pipeline::Pipeline;
 pub use profile::Profile;
+pub(crate) use storage::Storage;
 pub use timestamps::Clock;
 pub(crate) use timestamps::Stamps;
 pub use tuning::{Tile, TileKind, Tiles, Tuning};

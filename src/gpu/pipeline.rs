@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Instant;
 
 use super::device::{Gpu, PARAM_BYTES, lock};
-use super::texels;
+use super::storage;
 use crate::error::{Error, Result};
 use crate::shader::{Access, Binding, KernelSpec, Variant, compose};
 
@@ -137,7 +137,7 @@ impl Gpu {
                     binding,
                     visibility: wgpu::ShaderStages::COMPUTE,
                     ty: match access {
-                        Access::ReadTexels => texels::BINDING,
+                        Access::ReadTexels => storage::TEXELS,
                         Access::Read | Access::Write | Access::ReadWrite => {
                             let read_only = *access == Access::Read;
                             wgpu::BindingType::Buffer {

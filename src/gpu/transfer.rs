@@ -1,6 +1,7 @@
 //! Moving bytes between the host and buffers, in chunks.
 
 use super::device::Gpu;
+use super::storage::Storage;
 use crate::error::{Error, Result};
 
 /// Bytes per chunk: staging memory stays small, and no submission carries more.
@@ -50,33 +51,8 @@ impl Gpu {
     /// A buffer for tensors.
     ///
     /// # Errors
-    /// Out of memory: says whether the buffer limit or the device's memory is short.
-    pub(crate) fn buffer(&self, label: &str, bytes: u64) -> Result<wgpu::Buffer> {
-        let limit = self.caps().limits.buffer_bytes;
-        let out_of_memory = |why: String| {
-            Error::new(crate::error::ErrorKind::OutOfMemory, why)
-                .with_hint("make the picture smaller (-W, -H), or use --precision f16")
-        };
-        if bytes > limit {
-            return Err(out_of_memory(format!(
-                "{label}: needs a buffer of {bytes} bytes, the device's buffer limit is {limit}"
-            )));
-        }
-        let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some(label),
-            size: bytes.next_multiple_of(256),
-            usage: wgpu::BufferUsages::STORAGE
-                | wgpu::BufferUsages::COPY_DST
-                | wgpu::BufferUsages::COPY_SRC,
-            mapped_at_creation: false,
-        });
-        match pollster::block_on(scope.pop()) {
-            Some(error) => Err(out_of_memory(format!(
-                "{label}: the device's memory has no room for {bytes} bytes"
-            ))
-            .with_source(error)),
-            None => Ok(buffer),
-        }
+    /// As [`Storage::new`].
+    pub(crate) fn buffer(&self, label: &str, bytes: u64) -> Result<Storage> {
+        Storage::new(&self.device, &self.queue, self.caps(), label, bytes)
     }
 }

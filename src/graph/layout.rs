@@ -8,7 +8,6 @@ use super::schedule::{Turn, schedule};
 use super::split::{Chunk, band_rows, crosses, split};
 use crate::error::Result;
 use crate::gpu::Limits;
-use crate::gpu::texels::texture_bytes;
 use crate::tensor::Tensor;
 
 /// Buffers, places and chunks of a graph under some limits.
@@ -23,8 +22,6 @@ pub struct Layout {
     pub turns: Vec<Turn>,
     /// Bytes of the buffers that windows crossing from band to band are gathered in, by operand.
     pub scratch: Vec<u64>,
-    /// Bytes of the textures that operands are read through, by operand.
-    pub texels: Vec<u64>,
     /// For every weight that the graph reads the end of its bytes in its slab.
     weight_ends: Vec<u64>,
     /// Bytes of the activations that are alive at the fullest turn: no plan can need less.
@@ -80,7 +77,6 @@ impl Layout {
             places: vec![Place::Nowhere; graph.tensors.len()],
             chunks,
             scratch: Vec::new(),
-            texels: Vec::new(),
             weight_ends: Vec::new(),
             live_bytes: 0,
         };
@@ -89,10 +85,9 @@ impl Layout {
         Ok(layout)
     }
 
-    /// Bytes of all buffers and textures but the weights'.
+    /// Bytes of all buffers but the weights'.
     pub fn buffer_bytes(&self) -> u64 {
-        let extra = self.scratch.iter().chain(&self.texels).sum::<u64>();
-        self.buffers.iter().map(|b| b.bytes).sum::<u64>() + extra
+        self.buffers.iter().map(|b| b.bytes).sum::<u64>() + self.scratch.iter().sum::<u64>()
     }
 
     /// Bytes of the largest buffer, those of weights counted as far as the graph reads them.
@@ -222,26 +217,20 @@ impl Layout {
     }
 
     fn reserve_scratch(&mut self, graph: &Graph) {
-        let (mut scratch, mut texels) = (Vec::new(), Vec::new());
-        let most = |sizes: &mut Vec<u64>, i: usize, bytes: u64| {
-            sizes.resize(sizes.len().max(i + 1), 0);
-            sizes[i] = bytes.max(sizes[i]);
-        };
+        let mut scratch: Vec<u64> = Vec::new();
         for (op, chunks) in graph.ops.iter().zip(&self.chunks) {
             for chunk in chunks {
                 for (i, (operand, bound)) in op.operands.iter().zip(&chunk.bound).enumerate() {
                     let Some(tensor) = operand.tensor else { continue };
-                    let bytes = tensor.row_bytes() * u64::from(bound.end - bound.start);
                     if self.is_gathered(tensor, bound) {
-                        most(&mut scratch, i, bytes);
-                    }
-                    if operand.texels {
-                        most(&mut texels, i, texture_bytes(bytes));
+                        let bytes = tensor.row_bytes() * u64::from(bound.end - bound.start);
+                        scratch.resize(scratch.len().max(i + 1), 0);
+                        scratch[i] = bytes.max(scratch[i]);
                     }
                 }
             }
         }
-        (self.scratch, self.texels) = (scratch, texels);
+        self.scratch = scratch;
     }
 }
 

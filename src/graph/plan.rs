@@ -1,42 +1,41 @@
 //! From recorded ops to buffers, bind groups and dispatches on a device.
 
-use std::collections::HashSet;
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::layout::{Layout, Piece, Source};
-use super::record::{Graph, Op, Operand};
+use super::record::{Graph, Op};
 use super::replay::Pulse;
 use super::rows::{decode_rows, encode_rows};
 use super::schedule::Turn;
 use super::split::Chunk;
 use crate::error::{Error, Result};
-use crate::gpu::texels::Texels;
-use crate::gpu::{DeviceTensor, Gpu, Pipeline, Slabs};
-use crate::shader::{Access, Binding};
+use crate::gpu::{DeviceTensor, Gpu, Pipeline, Slabs, Storage};
+use crate::shader::Access;
 use crate::tensor::Tensor;
 
 /// A range of bytes of a buffer.
 #[derive(Clone)]
 pub(super) struct BufferRange {
-    pub buffer: wgpu::Buffer,
+    pub buffer: Storage,
     pub offset: u64,
     pub bytes: u64,
 }
 
-/// What a dispatch needs copied before it.
-pub(super) enum Copy {
-    /// Rows to bring together, since they lie in different bands.
-    Gather { from: BufferRange, to: wgpu::Buffer, at: u64 },
-    /// An operand that is read through a texture.
-    Texels { from: BufferRange, to: Texels },
+/// Rows that a dispatch needs copied before it, to bring them together: they lie in different bands.
+pub(super) struct Gather {
+    pub from: BufferRange,
+    pub to: Storage,
+    pub at: u64,
 }
 
 /// One chunk of an op, ready to encode.
 pub(super) struct Step {
     pub pipeline: Arc<Pipeline>,
-    pub copies: Vec<Copy>,
+    pub gathers: Vec<Gather>,
     pub bind_group: wgpu::BindGroup,
     pub params: Vec<u8>,
     pub groups: u32,
@@ -186,7 +185,7 @@ impl Plan {
     /// The buffers that a tensor lies in, with the range it takes of each.
     pub(super) fn buffers(&self, tensor: Tensor) -> Result<Vec<(&wgpu::Buffer, Range<u64>)>> {
         let ranges = self.place(tensor)?;
-        Ok(ranges.iter().map(|r| (&r.buffer, r.offset..r.offset + r.bytes)).collect())
+        Ok(ranges.iter().map(|r| (&*r.buffer, r.offset..r.offset + r.bytes)).collect())
     }
 }
 
@@ -195,9 +194,10 @@ struct Site<'a> {
     gpu: &'a Gpu,
     layout: &'a Layout,
     slabs: &'a Slabs,
-    buffers: Vec<wgpu::Buffer>,
-    scratch: Vec<wgpu::Buffer>,
-    texels: Vec<Texels>,
+    buffers: Vec<Storage>,
+    scratch: Vec<Storage>,
+    /// Textures by buffer, offset and bytes.
+    texels: RefCell<HashMap<(wgpu::Buffer, u64, u64), wgpu::TextureView>>,
 }
 
 impl<'a> Site<'a> {
@@ -211,8 +211,19 @@ impl<'a> Site<'a> {
             slabs,
             buffers: buffers.collect::<Result<_>>()?,
             scratch: scratch.collect::<Result<_>>()?,
-            texels: layout.texels.iter().map(|bytes| Texels::new(gpu, *bytes)).collect(),
+            texels: RefCell::default(),
         })
+    }
+
+    /// The texture that a range is read through.
+    fn texels(&self, range: &BufferRange) -> Result<wgpu::TextureView> {
+        let key = (wgpu::Buffer::clone(&range.buffer), range.offset, range.bytes);
+        if let Some(view) = self.texels.borrow().get(&key) {
+            return Ok(view.clone());
+        }
+        let view = range.buffer.texels(&self.gpu.device, range.offset, range.bytes)?;
+        self.texels.borrow_mut().insert(key, view.clone());
+        Ok(view)
     }
 
     fn ranges(&self, tensor: Tensor, rows: &Range<u32>) -> Result<Vec<BufferRange>> {
@@ -239,26 +250,25 @@ impl<'a> Site<'a> {
         if launch.groups == 0 {
             return Ok(None);
         }
-        let mut copies = Vec::new();
+        let mut gathers = Vec::new();
         let mut bound = Vec::with_capacity(op.operands.len());
         for (i, (operand, rows)) in op.operands.iter().zip(&chunk.bound).enumerate() {
             let Some(tensor) = operand.tensor else {
-                bound.push(None);
+                let (buffer, bytes) = (self.gpu.zeros.clone(), self.gpu.zeros.size());
+                bound.push(BufferRange { buffer, offset: 0, bytes });
                 continue;
             };
             let mut ranges = self.ranges(tensor, rows)?;
-            let is_new = gathered[i] != *rows;
-            if ranges.len() > 1 || operand.texels {
-                gathered[i] = rows.clone();
-            }
             if ranges.len() > 1 {
+                let is_new = gathered[i] != *rows;
+                gathered[i] = rows.clone();
                 let mut whole =
                     BufferRange { buffer: self.scratch[i].clone(), offset: 0, bytes: 0 };
                 for range in ranges {
                     let at = whole.bytes;
                     whole.bytes += range.bytes;
                     if is_new {
-                        copies.push(Copy::Gather { from: range, to: whole.buffer.clone(), at });
+                        gathers.push(Gather { from: range, to: whole.buffer.clone(), at });
                     }
                 }
                 ranges = vec![whole];
@@ -266,21 +276,19 @@ impl<'a> Site<'a> {
             let range = ranges
                 .pop()
                 .ok_or_else(|| Error::internal(format!("{}: unplaced operand", op.label)))?;
-            if operand.texels && is_new {
-                copies.push(Copy::Texels { from: range.clone(), to: self.texels[i].clone() });
-            }
-            bound.push(Some(range));
+            bound.push(range);
         }
+        let views = pipeline.bindings.iter().zip(&bound).map(|(binding, range)| {
+            (binding.access == Access::ReadTexels).then(|| self.texels(range)).transpose()
+        });
+        let views = views.collect::<Result<Vec<_>>>()?;
         let entries: Vec<_> = (0u32..)
-            .zip(op.operands.iter().zip(&bound))
-            .map(|(binding, (operand, range))| wgpu::BindGroupEntry {
+            .zip(bound.iter().zip(&views))
+            .map(|(binding, (range, view))| wgpu::BindGroupEntry {
                 binding,
-                resource: match range {
-                    None => self.gpu.zeros.as_entire_binding(),
-                    Some(_) if operand.texels => {
-                        wgpu::BindingResource::TextureView(&self.texels[binding as usize].view)
-                    }
-                    Some(range) => wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                resource: match view {
+                    Some(view) => wgpu::BindingResource::TextureView(view),
+                    None => wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                         buffer: &range.buffer,
                         offset: range.offset,
                         size: wgpu::BufferSize::new(range.bytes),
@@ -293,10 +301,10 @@ impl<'a> Site<'a> {
             layout: &pipeline.layout,
             entries: &entries,
         });
-        let bytes: u64 = bound.iter().flatten().map(|r| r.bytes).sum();
+        let bytes: u64 = bound.iter().map(|r| r.bytes).sum();
         Ok(Some(Step {
             pipeline: Arc::clone(pipeline),
-            copies,
+            gathers,
             bind_group,
             params: launch.params,
             groups: launch.groups,
@@ -316,13 +324,6 @@ impl<'a> Site<'a> {
                     op.operands.len(),
                     pipeline.bindings.len()
                 )));
-            }
-            let differs =
-                |(b, o): (&Binding, &Operand)| (b.access == Access::ReadTexels) != o.texels;
-            if let Some(i) = pipeline.bindings.iter().zip(&op.operands).position(differs) {
-                let name = &pipeline.bindings[i].name;
-                let message = format!("{}: operand {name} is not bound as {name}", op.label);
-                return Err(Error::internal(message));
             }
             Ok(pipeline)
         };

@@ -8,7 +8,7 @@ use bytemuck::{NoUninit, bytes_of};
 use super::split::{Chunk, STEP, wanted};
 use crate::error::{Error, Result};
 use crate::gpu::Caps;
-use crate::shader::{Elem, KernelSpec, Variant};
+use crate::shader::{KernelSpec, Variant};
 use crate::tensor::{DType, Shape, Tensor};
 
 /// Where a weight lies: a range of one of the slabs that hold a model.
@@ -60,8 +60,6 @@ pub struct Operand {
     pub tensor: Option<Tensor>,
     pub window: Window,
     pub writes: bool,
-    /// Read through a texture.
-    pub texels: bool,
 }
 
 /// What one chunk dispatches: parameters and a number of workgroups.
@@ -334,29 +332,14 @@ impl OpBuilder<'_> {
     /// An operand that may be absent.
     #[must_use]
     pub fn read_opt(mut self, tensor: Option<Tensor>, window: Window) -> Self {
-        self.op.operands.push(Operand { tensor, window, writes: false, texels: false });
+        self.op.operands.push(Operand { tensor, window, writes: false });
         self
     }
 
     /// An operand that is written.
     #[must_use]
     pub fn write(mut self, tensor: Tensor, window: Window) -> Self {
-        self.op.operands.push(Operand {
-            tensor: Some(tensor),
-            window,
-            writes: true,
-            texels: false,
-        });
-        self
-    }
-
-    /// Names the operand added last as the shader does: the variant says whether it is read through a texture.
-    #[must_use]
-    pub fn bound_as(mut self, name: &str) -> Self {
-        let texels = self.op.variant.elem_of(name).is_some_and(Elem::is_texture);
-        if let Some(operand) = self.op.operands.last_mut() {
-            operand.texels = texels;
-        }
+        self.op.operands.push(Operand { tensor: Some(tensor), window, writes: true });
         self
     }
 

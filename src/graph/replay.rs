@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::plan::{BufferRange, Copy, Plan, Step};
+use super::plan::{Gather, Plan, Step};
 use crate::error::Result;
 use crate::gpu::{Gpu, Stamps, lock};
 
@@ -145,17 +145,10 @@ impl<'a> Batch<'a> {
     /// Encodes `count` groups of step `number` from `first` on, in grids that fit the limit per axis
     /// exactly.
     fn dispatch(&mut self, number: usize, step: &Step, first: u32, count: u32) {
-        if first == 0 && !step.copies.is_empty() {
+        if first == 0 && !step.gathers.is_empty() {
             self.pass = None;
-            for copy in &step.copies {
-                match copy {
-                    Copy::Gather { from: BufferRange { buffer, offset, bytes }, to, at } => {
-                        self.encoder.copy_buffer_to_buffer(buffer, *offset, to, *at, *bytes);
-                    }
-                    Copy::Texels { from: BufferRange { buffer, offset, bytes }, to } => {
-                        to.fill(&mut self.encoder, buffer, *offset, *bytes);
-                    }
-                }
+            for Gather { from, to, at } in &step.gathers {
+                self.encoder.copy_buffer_to_buffer(&from.buffer, from.offset, to, *at, from.bytes);
             }
         }
         if self.stamps.as_ref().is_some_and(Stamps::by_pass) {

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::record::{Graph, Op, Operand, Origin, Window};
 use crate::error::{Error, ErrorKind, Result};
-use crate::gpu::{Limits, texels};
+use crate::gpu::Limits;
 use crate::tensor::Tensor;
 
 /// Chunks and bands start at multiples of this many rows or columns, so that windows of every row
@@ -220,8 +220,6 @@ impl<'a> Cutter<'a> {
                     let (bytes, limit) = (tensor.bytes(), ("buffer", buffer_bytes));
                     return Some(Excess { operand, what: "buffer", bytes, limit });
                 }
-                let binding_bytes =
-                    if o.texels { binding_bytes.min(texels::MOST_BYTES) } else { binding_bytes };
                 // What crosses is gathered into a buffer of its own.
                 let limit = match crosses && buffer_bytes < binding_bytes {
                     true => ("buffer", buffer_bytes),

@@ -104,16 +104,13 @@ pub fn choose(
     e: &Epilogue,
 ) -> Variant {
     let engine = engine(caps, x, x2, weight, n, geometry);
-    let elem_x = engine.elem_in(caps, x.dtype);
-    // What is absent is bound as a buffer.
-    let absent = if elem_x.is_texture() { caps.elem(x.dtype) } else { elem_x };
     choose_tail(caps, weight, e, engine)
         .num("SIZE", geometry.size)
         .flag("DOUBLED", geometry.doubled)
         .flag("HAS_X2", x2.is_some())
         .flag("ALIGNED_JOIN", x.shape.channels.is_multiple_of(4))
-        .elem("x", elem_x)
-        .elem("x2", x2.map_or(absent, |t| engine.elem_in(caps, t.dtype)))
+        .elem("x", engine.elem_in(caps, x.dtype))
+        .elem("x2", engine.elem_in(caps, x2.unwrap_or(x).dtype))
 }
 
 /// Records the convolution of `[x | x2]` to `n` channels.
@@ -166,15 +163,11 @@ pub fn record(
     let taps = u64::from(size * size);
     g.op(&SPEC, variant)
         .read(x, window())
-        .bound_as("x")
         .read_opt(x2, window())
-        .bound_as("x2")
         .read(weight, Window::Cols { times: 1 })
-        .bound_as("w")
         .read_opt(e.bias, Window::Whole)
         .read_opt(e.row_vector, Window::Whole)
         .read_opt(e.residual, Window::Rows)
-        .bound_as("res")
         .write(y, Window::Rows)
         .over(y.shape.rows(), n)
         .flops(2 * u64::from(y.shape.rows()) * u64::from(n) * taps * u64::from(c1 + c2))

@@ -158,25 +158,17 @@ impl Engine {
     /// How weights and inputs of `dtype` are read.
     pub(super) fn elem_in(self, caps: &Caps, dtype: DType) -> Elem {
         match self {
-            Self::Lanes(l) => {
-                let pairs = if l.deep == 2 { caps.elem_pairs(dtype) } else { caps.elem(dtype) };
-                self.elem_texels(caps, dtype).unwrap_or(pairs)
-            }
+            Self::Lanes(Lanes { deep: 2, .. }) => caps.elem_in_pairs(dtype),
             Self::Coop(_) => Elem::Octets,
-            _ => caps.elem(dtype),
+            _ => caps.elem_in(dtype),
         }
     }
 
     /// How a residual of `dtype` is read.
     pub(super) fn elem_res(self, caps: &Caps, dtype: DType) -> Elem {
-        self.elem_texels(caps, dtype).unwrap_or(self.elem_out(caps, dtype))
-    }
-
-    fn elem_texels(self, caps: &Caps, dtype: DType) -> Option<Elem> {
         match self {
-            // With few rows nothing is used often enough to be worth a copy.
-            Self::Lanes(l) if l.rows8 > 1 => caps.elem_texels(dtype),
-            _ => None,
+            Self::Lanes(Lanes { paired: true, .. }) => caps.elem_in_pairs(dtype),
+            _ => caps.elem_in(dtype),
         }
     }
 

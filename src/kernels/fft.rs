@@ -96,15 +96,15 @@ pub const fn roots_shape(n: u32) -> Shape {
 
 /// Variant of one pass.
 pub fn choose(caps: &Caps, extras: FftExtras) -> Variant {
-    let f32 = caps.elem(DType::F32);
+    let (f32_in, f32) = (caps.elem_in(DType::F32), caps.elem(DType::F32));
     Variant::new()
         .num("WG", WG)
         .flag("HAS_MINUS", extras.minus.is_some())
         .flag("HAS_MASK", extras.mask.is_some())
         .flag("HAS_BASE", extras.base.is_some())
-        .elem("x", f32)
-        .elem("minus", f32)
-        .elem("base", f32)
+        .elem("x", f32_in)
+        .elem("minus", f32_in)
+        .elem("base", f32_in)
         .elem("y", f32)
 }
 

@@ -148,14 +148,12 @@ fn fused_pairs(caps: &Caps, x: Tensor, x2: Option<Tensor>, groups: u32) -> Optio
 /// Variant of the kernels that read `x` and `x2`, but for the invocations of a workgroup.
 fn joined(caps: &Caps, x: Tensor, x2: Option<Tensor>) -> Variant {
     let paired = paired(caps, x, x2);
-    let buffer = |dtype| if paired { caps.elem_pairs(dtype) } else { caps.elem(dtype) };
-    let elem = |t: Tensor| caps.elem_texels(t.dtype).unwrap_or(buffer(t.dtype));
+    let elem = |dtype| if paired { caps.elem_in_pairs(dtype) } else { caps.elem_in(dtype) };
     Variant::new()
         .flag("HAS_X2", x2.is_some())
         .flag("ALIGNED_JOIN", x.shape.channels.is_multiple_of(4))
-        .elem("x", elem(x))
-        // What is absent is bound as a buffer.
-        .elem("x2", x2.map_or(buffer(x.dtype), elem))
+        .elem("x", elem(x.dtype))
+        .elem("x2", elem(x2.unwrap_or(x).dtype))
 }
 
 /// The same with a lane for each vec4, or two of them.
@@ -194,8 +192,8 @@ pub fn choose_apply(caps: &Caps, x: Tensor, x2: Option<Tensor>, out: DType, silu
     joined_by_lanes(caps, x, x2)
         .num("EACH", rows_each(caps, x.shape.rows_per_item()))
         .flag("SILU", silu)
-        .elem("fold", caps.elem(DType::F32))
-        .elem("bias", caps.elem(DType::F32))
+        .elem("fold", caps.elem_in(DType::F32))
+        .elem("bias", caps.elem_in(DType::F32))
         .elem("y", if paired(caps, x, x2) { caps.elem_pairs(out) } else { caps.elem(out) })
 }
 
@@ -233,8 +231,8 @@ fn choose_fused(
         .num("PAIRS", pairs)
         .num("GROUP", group)
         .flag("SILU", silu)
-        .elem("weight", caps.elem(DType::F32))
-        .elem("bias", caps.elem(DType::F32))
+        .elem("weight", caps.elem_in(DType::F32))
+        .elem("bias", caps.elem_in(DType::F32))
         .elem("y", caps.elem_pairs(out))
 }
 
@@ -259,9 +257,7 @@ fn record_fused(
     let y = g.tensor(x.shape.with_channels(channels), out);
     g.op(&FUSED, variant)
         .read(x, rows_of())
-        .bound_as("x")
         .read_opt(x2, rows_of())
-        .bound_as("x2")
         .read(norm.weight, Window::Whole)
         .read(norm.bias, Window::Whole)
         .write(y, rows_of())
@@ -324,9 +320,7 @@ pub fn record_statistics(
     };
     g.op(&STATS, choose_stats(&caps, x, x2))
         .read(x, window())
-        .bound_as("x")
         .read_opt(x2, window())
-        .bound_as("x2")
         .write(part, Window::Map(Box::new(|chunks| chunks.start * 2..chunks.end * 2)))
         .over(chunks, 0)
         .row_step(256 >> (2 * part.row_bytes()).trailing_zeros().min(8))
@@ -405,9 +399,7 @@ pub fn record_apply(
     let each = rows_each(&caps, rows_per_item);
     g.op(&APPLY, choose_apply(&caps, x, x2, out, norm.silu))
         .read(x, Window::Rows)
-        .bound_as("x")
         .read_opt(x2, Window::Rows)
-        .bound_as("x2")
         .read(fold, Window::Whole)
         .read(norm.bias, Window::Whole)
         .write(y, Window::Rows)

@@ -102,8 +102,8 @@ pub struct LiftParams {
 pub fn choose_model_input(caps: &Caps, out: DType) -> Variant {
     Variant::new()
         .num("WG", WG)
-        .elem("x", caps.elem(DType::F32))
-        .elem("step", caps.elem(DType::F32))
+        .elem("x", caps.elem_in(DType::F32))
+        .elem("step", caps.elem_in(DType::F32))
         .elem("y", caps.elem(out))
 }
 
@@ -146,10 +146,10 @@ pub fn choose_predict_x0(caps: &Caps, model: DType, guided: bool, apart: bool) -
         .num("WG", WG)
         .flag("GUIDED", guided)
         .flag("APART", apart)
-        .elem("x", caps.elem(DType::F32))
-        .elem("model", caps.elem(model))
-        .elem("positive", caps.elem(model))
-        .elem("step", caps.elem(DType::F32))
+        .elem("x", caps.elem_in(DType::F32))
+        .elem("model", caps.elem_in(model))
+        .elem("positive", caps.elem_in(model))
+        .elem("step", caps.elem_in(DType::F32))
         .elem("x0", caps.elem(DType::F32))
 }
 
@@ -211,15 +211,15 @@ pub struct ResampleExtras {
 
 /// Variant of `resample`.
 pub fn choose_resample(caps: &Caps, axis: Axis, extras: ResampleExtras) -> Variant {
-    let f32 = caps.elem(DType::F32);
+    let (f32_in, f32) = (caps.elem_in(DType::F32), caps.elem(DType::F32));
     Variant::new()
         .num("WG", WG)
         .flag("ALONG_X", axis == Axis::Width)
         .flag("HAS_MINUS", extras.minus.is_some())
         .flag("HAS_BASE", extras.base.is_some())
-        .elem("x", f32)
-        .elem("minus", f32)
-        .elem("base", f32)
+        .elem("x", f32_in)
+        .elem("minus", f32_in)
+        .elem("base", f32_in)
         .elem("y", f32)
 }
 
@@ -293,18 +293,18 @@ pub fn resample(
 
 /// Variant of `lift`.
 pub fn choose_lift(caps: &Caps, [x, x2, x3]: [bool; 3], low: bool) -> Variant {
-    let f32 = caps.elem(DType::F32);
+    let (f32_in, f32) = (caps.elem_in(DType::F32), caps.elem(DType::F32));
     Variant::new()
         .num("WG", WG)
         .flag("HAS_X", x)
         .flag("HAS_X2", x2)
         .flag("HAS_X3", x3)
         .flag("HAS_LOW", low)
-        .elem("x", f32)
-        .elem("x2", f32)
-        .elem("x3", f32)
-        .elem("low", f32)
-        .elem("step", f32)
+        .elem("x", f32_in)
+        .elem("x2", f32_in)
+        .elem("x3", f32_in)
+        .elem("low", f32_in)
+        .elem("step", f32_in)
         .elem("y", f32)
 }
 

@@ -58,7 +58,10 @@ fn tiling(caps: &Caps, channels: u32) -> (u32, bool) {
 /// Variant of `layer_norm`.
 pub fn choose(caps: &Caps, x: Tensor, affine: &Affine, out: DType) -> Variant {
     let (each, paired) = tiling(caps, x.shape.channels);
-    let elem = |dtype| if paired { caps.elem_pairs(dtype) } else { caps.elem(dtype) };
+    let (read, write) = match paired {
+        true => (caps.elem_in_pairs(x.dtype), caps.elem_pairs(out)),
+        false => (caps.elem_in(x.dtype), caps.elem(out)),
+    };
     Variant::new()
         .num("WG", 64)
         .num("EACH", each)
@@ -73,11 +76,11 @@ pub fn choose(caps: &Caps, x: Tensor, affine: &Affine, out: DType) -> Variant {
             },
         )
         .slot("reduce", caps.reduce().0)
-        .elem("x", caps.elem_texels(x.dtype).unwrap_or(elem(x.dtype)))
-        .elem("weight", caps.elem(DType::F32))
-        .elem("bias", caps.elem(DType::F32))
-        .elem("table", caps.elem(DType::F32))
-        .elem("y", elem(out))
+        .elem("x", read)
+        .elem("weight", caps.elem_in(DType::F32))
+        .elem("bias", caps.elem_in(DType::F32))
+        .elem("table", caps.elem_in(DType::F32))
+        .elem("y", write)
 }
 
 /// Records `y = norm(x) · gain + offset`.
@@ -121,7 +124,7 @@ pub fn record(g: &mut Graph, x: Tensor, affine: Affine, eps: f32, out: DType) ->
         }
     }
     let y = g.tensor(x.shape, out);
-    let mut op = g.op(&SPEC, choose(&caps, x, &affine, out)).read(x, Window::Rows).bound_as("x");
+    let mut op = g.op(&SPEC, choose(&caps, x, &affine, out)).read(x, Window::Rows);
     for tensor in operands {
         op = op.read(tensor, Window::Whole);
     }

@@ -89,7 +89,6 @@ pub struct Params {
 
 /// The part of a variant that belongs to the epilogue and the engine.
 pub(super) fn choose_tail(caps: &Caps, weight: DType, e: &Epilogue, engine: Engine) -> Variant {
-    let f32 = caps.elem(DType::F32);
     let activation = match e.activation {
         Activation::None | Activation::Geglu => 0,
         Activation::Silu => 1,
@@ -106,9 +105,9 @@ pub(super) fn choose_tail(caps: &Caps, weight: DType, e: &Epilogue, engine: Engi
         .flag("VECTOR_GATES", e.gate.is_some())
         .flag("HAS_RES", e.residual.is_some())
         .elem("w", engine.elem_in(caps, weight))
-        .elem("bias", f32)
-        .elem("vector", f32)
-        .elem("res", e.residual.map_or(f32, |r| engine.elem_res(caps, r.dtype)))
+        .elem("bias", caps.elem_in(DType::F32))
+        .elem("vector", caps.elem_in(DType::F32))
+        .elem("res", engine.elem_res(caps, e.residual.map_or(e.out, |r| r.dtype)))
         .elem("y", engine.elem_out(caps, e.out))
 }
 
@@ -170,13 +169,10 @@ pub fn record(g: &mut Graph, x: Tensor, weight: Tensor, n: u32, e: Epilogue) -> 
     let variant = choose(g.caps(), x, weight.dtype, n, &e);
     g.op(&SPEC, variant)
         .read(x, Window::Rows)
-        .bound_as("x")
         .read(weight, Window::Cols { times })
-        .bound_as("w")
         .read_opt(e.bias, Window::Whole)
         .read_opt(vector, Window::Whole)
         .read_opt(e.residual, Window::Rows)
-        .bound_as("res")
         .write(y, Window::Rows)
         .over(x.shape.rows(), n)
         .flops(2 * u64::from(x.shape.rows()) * u64::from(times * n) * u64::from(x.shape.channels))

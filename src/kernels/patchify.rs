@@ -26,7 +26,7 @@ pub struct Params {
 
 /// Variant of `patchify`.
 pub fn choose(caps: &Caps, x: DType, pack: bool, out: DType) -> Variant {
-    let (x, y) = (caps.elem(x), caps.elem(out));
+    let (x, y) = (caps.elem_in(x), caps.elem(out));
     Variant::new().num("WG", WG).flag("PACK", pack).elem("x", x).elem("y", y)
 }
 

@@ -35,9 +35,9 @@ pub fn choose(caps: &Caps, x: DType, heads: Heads, turn: Option<Turn>, out: DTyp
         .num("HEAD_DIM", heads.dim)
         .num("X_PAIR", turn.map_or(0, |t| t.x_pair))
         .slot("table", if turn.is_some() { "turn" } else { "none" })
-        .elem("x", caps.elem(x))
-        .elem("weight", caps.elem(DType::F32))
-        .elem("turn", caps.elem(DType::F32))
+        .elem("x", caps.elem_in(x))
+        .elem("weight", caps.elem_in(DType::F32))
+        .elem("turn", caps.elem_in(DType::F32))
         .elem("y", caps.elem(out))
 }
 

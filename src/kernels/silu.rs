@@ -22,7 +22,7 @@ pub struct Params {
 
 /// Variant of `silu`.
 pub fn choose(caps: &Caps, x: DType, out: DType) -> Variant {
-    Variant::new().num("WG", WG).elem("x", caps.elem(x)).elem("y", caps.elem(out))
+    Variant::new().num("WG", WG).elem("x", caps.elem_in(x)).elem("y", caps.elem(out))
 }
 
 /// Records `y = x / (1 + exp(-x))`.

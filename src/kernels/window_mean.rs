@@ -31,9 +31,9 @@ pub fn choose(caps: &Caps, x: DType, before: bool, out: DType) -> Variant {
     Variant::new()
         .num("WG", WG)
         .flag("HAS_BEFORE", before)
-        .elem("x", caps.elem(x))
-        .elem("weight", caps.elem(DType::F32))
-        .elem("before", caps.elem(DType::F32))
+        .elem("x", caps.elem_in(x))
+        .elem("weight", caps.elem_in(DType::F32))
+        .elem("before", caps.elem_in(DType::F32))
         .elem("y", caps.elem(out))
 }
 

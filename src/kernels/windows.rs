@@ -133,7 +133,7 @@ pub struct Params {
 
 /// Variant of `gather_windows`.
 pub fn choose_gather(caps: &Caps, dtype: DType) -> Variant {
-    Variant::new().num("WG", WG).elem("x", caps.elem(dtype)).elem("y", caps.elem(dtype))
+    Variant::new().num("WG", WG).elem("x", caps.elem_in(dtype)).elem("y", caps.elem(dtype))
 }
 
 /// Records some windows of every item of `x`: item `b · windows + k` is window `k` of item `b`.
@@ -156,13 +156,12 @@ pub fn gather(g: &mut Graph, x: Tensor, grid: WindowGrid, windows: Range<u32>) -
 
 /// Variant of `average_windows`.
 pub fn choose_average(caps: &Caps, dtype: DType, before: bool) -> Variant {
-    let elem = caps.elem(dtype);
     Variant::new()
         .num("WG", WG)
         .flag("HAS_BEFORE", before)
-        .elem("p", elem)
-        .elem("before", elem)
-        .elem("y", elem)
+        .elem("p", caps.elem_in(dtype))
+        .elem("before", caps.elem_in(dtype))
+        .elem("y", caps.elem(dtype))
 }
 
 /// Records the share of some windows in the average of all; `before` holds that of other windows.

@@ -55,7 +55,7 @@ fn every_tile_is_the_reference() {
 fn processors_read_buffers_too() {
     let setup = &setups()[0];
     let own = setup.whole.caps();
-    if own.elem_texels(DType::F16).is_none() {
+    if !own.elem_in(DType::F16).is_texture() {
         return;
     }
     let caps = Caps { texels: false, ..own.clone() };

@@ -182,18 +182,11 @@ impl Recorder {
         let mut op = g
             .op(&SPEC, variant)
             .read(a.q.tensor, q)
-            .bound_as("q")
             .read(a.k.tensor, self.key_window(&segment))
-            .bound_as("k")
             .read(a.v.tensor, self.key_window(&segment))
-            .bound_as("v")
             .write(y, Window::Rows);
         if let Some(text) = text {
-            op = op
-                .read(text.k.tensor, Window::Whole)
-                .bound_as("text_k")
-                .read(text.v.tensor, Window::Whole)
-                .bound_as("text_v");
+            op = op.read(text.k.tensor, Window::Whole).read(text.v.tensor, Window::Whole);
         }
         let turn = a.text.and_then(|text| text.turn);
         if let Some(turn) = turn.filter(|_| text.is_some() || windows.is_some()) {

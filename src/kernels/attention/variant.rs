@@ -44,12 +44,11 @@ pub(super) fn choose(caps: &Caps, a: &Attention, p: &Problem, carry: Carry, out:
     let isolated = matches!(a.scope, AttentionScope::Patches(g) if g.isolated);
     let vectors = matches!(tiling.engine, Engine::Lanes | Engine::Wide);
     let paired = p.paired && vectors;
-    let elem = |dtype| if paired { caps.elem_pairs(dtype) } else { caps.elem(dtype) };
-    let elem_in = |dtype| match tiling.engine {
+    let read = |dtype| match tiling.engine {
         Engine::Coop(_) | Engine::CoopWide(_) => Elem::Octets,
-        _ => elem(dtype),
+        _ if paired => caps.elem_in_pairs(dtype),
+        _ => caps.elem_in(dtype),
     };
-    let read = |dtype| caps.elem_texels(dtype).filter(|_| vectors).unwrap_or(elem_in(dtype));
     let kv = read(a.k.tensor.dtype);
     let turn = a.text.and_then(|text| text.turn);
     let (text, x_pair) = match (a.text, turn) {
@@ -91,11 +90,11 @@ pub(super) fn choose(caps: &Caps, a: &Attention, p: &Problem, carry: Carry, out:
         .elem("q", read(a.q.tensor.dtype))
         .elem("k", kv)
         .elem("v", kv)
-        .elem("y", elem(out))
+        .elem("y", if paired { caps.elem_pairs(out) } else { caps.elem(out) })
         .elem("text_k", kv)
         .elem("text_v", kv)
-        .elem("turn", caps.elem(DType::F32))
-        .elem("bias", caps.elem(DType::F32))
+        .elem("turn", caps.elem_in(DType::F32))
+        .elem("bias", caps.elem_in(DType::F32))
         .elem("state", caps.elem(DType::F32))
 }
 
