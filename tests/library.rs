@@ -144,12 +144,26 @@ fn a_callback_stops_the_work_anywhere_and_the_pipeline_goes_on() {
     let mut all = Stopper { left: usize::MAX, seen: Vec::new() };
     pipeline.generate(&request(5), &mut all).unwrap();
     assert!(all.seen.iter().any(|e| matches!(e, Event::Stage { stage: 1, .. })));
+    let mut latest_stage = 0;
     for left in (0..all.seen.len() - 1).step_by(3) {
         let mut stopper = Stopper { left, seen: Vec::new() };
-        let error = pipeline.generate(&request(5), &mut stopper).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Cancelled);
-        assert_eq!(stopper.seen.len(), left + 1, "nothing happens after the error");
+        match pipeline.generate(&request(5), &mut stopper) {
+            // Submissions, and with them events, become fewer while the engine learns how fast the device is.
+            Ok(picture) => {
+                assert!(stopper.seen.len() <= left && picture == whole, "{left}: no stop")
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Cancelled);
+                assert_eq!(stopper.seen.len(), left + 1, "nothing happens after the error");
+                for event in stopper.seen {
+                    if let Event::Stage { stage, .. } = event {
+                        latest_stage = latest_stage.max(stage);
+                    }
+                }
+            }
+        }
     }
+    assert_eq!(latest_stage, 1);
     assert_eq!(pipeline.generate(&request(5), &mut ()).unwrap(), whole);
 }
 

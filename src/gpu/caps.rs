@@ -200,6 +200,9 @@ pub struct Caps {
 /// Invocations that kernels for processors run as one vector; a subgroup must hold them.
 pub(crate) const LANES: u32 = 8;
 
+/// The most operands that a kernel reads.
+const MOST_READ: u32 = 7;
+
 impl Caps {
     /// The floor: WebGPU's limits and nothing optional.
     pub const FLOOR: Caps = Caps {
@@ -267,8 +270,7 @@ impl Caps {
     /// one of those.
     pub(super) fn with_limits(mut self, limits: &wgpu::Limits) -> Self {
         self.limits = Limits::of(limits);
-        self.texels &=
-            limits.max_storage_textures_per_shader_stage >= self.limits.storage_buffers.min(8);
+        self.texels &= limits.max_storage_textures_per_shader_stage >= MOST_READ;
         if self.reads_textures() {
             self.limits.binding_bytes = self.limits.binding_bytes.min(storage::MOST_BYTES);
         }

@@ -2,8 +2,7 @@
 //!
 //! A model's `forward` records [`Op`]s on [`Tensor`](crate::tensor::Tensor) handles into a [`Graph`];
 //! [`Plan::compile`] finds lifetimes, assigns buffers, cuts what exceeds a limit and builds the bind
-//! groups once; [`Plan::run`] replays it, as often as there are steps. What its kernel reads through a
-//! texture, which software drivers do faster, is copied there before the dispatch.
+//! groups once; [`Plan::run`] replays it, as often as there are steps.
 
 mod layout;
 mod liveness;
