@@ -177,6 +177,15 @@ fn wgpu_is_named_only_by_the_device_and_the_plan() {
 }
 
 #[test]
+fn vulkan_is_named_only_where_memory_is_shared() {
+    only(
+        &["ash::vk", "ash::Device", "use ash"],
+        |s| s.path == "gpu/alias.rs",
+        "only src/gpu/alias.rs names ash",
+    );
+}
+
+#[test]
 fn only_weights_opens_checkpoints() {
     only(
         &["safetensors::", "SafeTensors", "SafeTensorError"],

@@ -11,6 +11,7 @@ use wgpu::hal::vulkan::{Buffer, TextureMemory};
 pub(super) struct Memory {
     device: ash::Device,
     raw: vk::DeviceMemory,
+    type_index: u32,
     bytes: u64,
 }
 
@@ -75,11 +76,11 @@ unsafe fn bound_memory(
     unsafe {
         let needs = device.get_buffer_memory_requirements(buffer);
         let bytes = needs.size + room;
-        let info = vk::MemoryAllocateInfo::default()
-            .allocation_size(bytes)
-            .memory_type_index(needs.memory_type_bits.trailing_zeros());
+        let type_index = needs.memory_type_bits.trailing_zeros();
+        let info =
+            vk::MemoryAllocateInfo::default().allocation_size(bytes).memory_type_index(type_index);
         let raw = device.allocate_memory(&info, None)?;
-        let memory = Memory { device: device.clone(), raw, bytes };
+        let memory = Memory { device: device.clone(), raw, type_index, bytes };
         device.bind_buffer_memory(buffer, raw, 0)?;
         Ok(Arc::new(memory))
     }
@@ -140,7 +141,8 @@ impl Memory {
             let image = self.device.create_image(&info, None)?;
             let needs = self.device.get_image_memory_requirements(image);
             let layout = self.device.get_image_subresource_layout(image, whole);
-            let fits = offset.is_multiple_of(needs.alignment)
+            let fits = needs.memory_type_bits & (1 << self.type_index) != 0
+                && offset.is_multiple_of(needs.alignment)
                 && offset + needs.size <= self.bytes
                 && (layout.offset, layout.row_pitch) == (0, 16 * u64::from(size.width));
             let bound = match fits {

@@ -185,7 +185,7 @@ pub struct Caps {
     pub subgroups: bool,
     /// Shaders may use 64-bit integers. Only kernels for processors do.
     pub int64: bool,
-    /// Shaders may read operands through textures. Only kernels for processors do.
+    /// Shaders may read operands through textures in their buffers' memory. Only kernels for processors do.
     pub texels: bool,
     /// The fewest invocations that a subgroup has: a workgroup no larger is one subgroup.
     pub subgroup_min: u32,
@@ -245,7 +245,7 @@ impl Caps {
         self.class == DeviceClass::Cpu && self.subgroups && self.subgroup_min >= LANES
     }
 
-    /// How shaders write `dtype` here.
+    /// How shaders write `dtype` here, and read what they write too.
     pub fn elem(&self, dtype: DType) -> Elem {
         match dtype {
             // A software driver fetches every component of every lane by itself, and unpacks halves faster than it

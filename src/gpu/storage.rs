@@ -1,7 +1,7 @@
 //! Buffers of tensors and weights.
 //!
 //! Mesa's software Vulkan reads texels ten times as fast as words of buffers, and keeps linear images as the lines they
-//! are. There kernels read large operands through textures of 16-byte texels that lie in the memory of their buffers
+//! are. There kernels read all that they do not write through textures of 16-byte texels that lie in the memory of their buffers
 //! (`lib/texels.wgsl`): nothing is copied.
 
 use std::ops::Deref;
@@ -18,7 +18,7 @@ const LINE: u32 = 4096;
 const LINE_BYTES: u64 = LINE as u64 * TEXEL;
 /// Lines that a texture has on every device.
 const MOST_LINES: u64 = 8191;
-/// Lines that the texture of a buffer's last bytes may reach beyond it.
+/// Lines that the texture of a buffer's last bytes may reach beyond it: up to three of [`lines_of`], and drivers pad.
 const ROOM_LINES: u64 = 8;
 
 /// Bytes that an operand may have which is read through a texture.
@@ -40,8 +40,9 @@ fn lines_of(bytes: u64) -> u64 {
     lines + u64::from(lines.is_power_of_two())
 }
 
-/// Whether buffers can be read through textures: on the driver that is known to keep their memory as it is and to end one
-/// dispatch before it begins the next, since wgpu, which cannot know that both are the same memory, orders neither.
+/// Whether buffers can be read through textures: on the driver that is known to keep their memory as it is and to end each
+/// dispatch, copy and fill before it begins the next, since wgpu, which cannot know that both are the same memory, orders
+/// none of them.
 pub(super) fn offers_texels(adapter: &wgpu::Adapter) -> bool {
     let info = adapter.get_info();
     let flags = adapter.get_texture_format_features(FORMAT).flags;
@@ -93,7 +94,7 @@ impl Storage {
             || out_of_memory(format!("{label}: the device's memory has no room for {bytes} bytes"));
         let descriptor = wgpu::BufferDescriptor {
             label: Some(label),
-            size: bytes.next_multiple_of(256),
+            size: bytes.max(4).next_multiple_of(256),
             usage: wgpu::BufferUsages::STORAGE
                 | wgpu::BufferUsages::COPY_DST
                 | wgpu::BufferUsages::COPY_SRC,

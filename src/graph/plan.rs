@@ -14,7 +14,7 @@ use super::schedule::Turn;
 use super::split::Chunk;
 use crate::error::{Error, Result};
 use crate::gpu::{DeviceTensor, Gpu, Pipeline, Slabs, Storage};
-use crate::shader::Access;
+use crate::shader::{Access, Binding};
 use crate::tensor::Tensor;
 
 /// A range of bytes of a buffer.
@@ -196,7 +196,7 @@ struct Site<'a> {
     slabs: &'a Slabs,
     buffers: Vec<Storage>,
     scratch: Vec<Storage>,
-    /// Textures by buffer, offset and bytes.
+    /// Textures by buffer, offset and bytes: many ops read the same tensor.
     texels: RefCell<HashMap<(wgpu::Buffer, u64, u64), wgpu::TextureView>>,
 }
 
@@ -204,7 +204,7 @@ impl<'a> Site<'a> {
     fn new(gpu: &'a Gpu, layout: &'a Layout, slabs: &'a Slabs) -> Result<Self> {
         let make = |label: &str, bytes: u64| gpu.buffer(label, bytes);
         let buffers = layout.buffers.iter().map(|b| make(&b.label, b.bytes));
-        let scratch = layout.scratch.iter().map(|bytes| make("gathered rows", (*bytes).max(4)));
+        let scratch = layout.scratch.iter().map(|bytes| make("gathered rows", *bytes));
         Ok(Self {
             gpu,
             layout,
@@ -278,6 +278,18 @@ impl<'a> Site<'a> {
                 .ok_or_else(|| Error::internal(format!("{}: unplaced operand", op.label)))?;
             bound.push(range);
         }
+        // wgpu does not see that a texture lies in a buffer's memory.
+        let writes = |range: &BufferRange| {
+            op.operands.iter().zip(&bound).any(|(o, r)| o.writes && *r.buffer == *range.buffer)
+        };
+        let is_read = |(binding, range): &(&Binding, &BufferRange)| {
+            binding.access == Access::ReadTexels && writes(range)
+        };
+        if let Some((binding, _)) = pipeline.bindings.iter().zip(&bound).find(is_read) {
+            let message =
+                format!("{}: {} lies in a buffer that is written", op.label, binding.name);
+            return Err(Error::internal(message));
+        }
         let views = pipeline.bindings.iter().zip(&bound).map(|(binding, range)| {
             (binding.access == Access::ReadTexels).then(|| self.texels(range)).transpose()
         });
@@ -301,7 +313,9 @@ impl<'a> Site<'a> {
             layout: &pipeline.layout,
             entries: &entries,
         });
-        let bytes: u64 = bound.iter().map(|r| r.bytes).sum();
+        let present =
+            op.operands.iter().zip(&bound).filter(|(operand, _)| operand.tensor.is_some());
+        let bytes: u64 = present.map(|(_, range)| range.bytes).sum();
         Ok(Some(Step {
             pipeline: Arc::clone(pipeline),
             gathers,
