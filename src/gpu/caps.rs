@@ -200,10 +200,10 @@ pub struct Caps {
 /// Invocations that kernels for processors run as one vector; a subgroup must hold them.
 pub(crate) const LANES: u32 = 8;
 
-/// The most operands that a kernel reads.
-const MOST_READ: u32 = 7;
-
 impl Caps {
+    /// The most operands that a kernel only reads: textures of a shader where it reads through them.
+    pub const MOST_READ: u32 = 7;
+
     /// The floor: WebGPU's limits and nothing optional.
     pub const FLOOR: Caps = Caps {
         class: DeviceClass::Discrete,
@@ -245,6 +245,27 @@ impl Caps {
         self.class == DeviceClass::Cpu && self.subgroups && self.subgroup_min >= LANES
     }
 
+    /// Whether operands that are only read are read through textures.
+    pub(super) fn reads_textures(&self) -> bool {
+        self.texels && self.has_vectors()
+    }
+
+    /// These with the limits of an adapter or a device; where operands are read through textures, no binding is larger than
+    /// one of those.
+    pub(super) fn with_limits(mut self, limits: &wgpu::Limits) -> Self {
+        self.limits = Limits::of(limits);
+        self.texels &= limits.max_storage_textures_per_shader_stage >= Self::MOST_READ;
+        if self.reads_textures() {
+            self.limits.binding_bytes = self.limits.binding_bytes.min(storage::MOST_BYTES);
+        }
+        self
+    }
+
+    /// Bytes of the largest operand that every kernel can read.
+    pub fn operand_bytes(&self) -> u64 {
+        self.limits.binding_bytes.min(self.limits.buffer_bytes)
+    }
+
     /// How shaders write `dtype` here, and read what they write too.
     pub fn elem(&self, dtype: DType) -> Elem {
         match dtype {
@@ -258,32 +279,12 @@ impl Caps {
         }
     }
 
-    /// The same where the shader accesses two vec4s at a time and rows hold an even number of them.
-    pub fn elem_pairs(&self, dtype: DType) -> Elem {
+    /// The same where the shader, if `paired`, accesses two vec4s at a time and rows hold an even number of them.
+    pub fn elem_paired(&self, dtype: DType, paired: bool) -> Elem {
         match self.elem(dtype) {
-            Elem::Words => Elem::Pairs,
+            Elem::Words if paired => Elem::Pairs,
             other => other,
         }
-    }
-
-    /// These with the limits of an adapter or a device; where operands are read through textures, no binding is larger than
-    /// one of those.
-    pub(super) fn with_limits(mut self, limits: &wgpu::Limits) -> Self {
-        self.limits = Limits::of(limits);
-        self.texels &= limits.max_storage_textures_per_shader_stage >= MOST_READ;
-        if self.reads_textures() {
-            self.limits.binding_bytes = self.limits.binding_bytes.min(storage::MOST_BYTES);
-        }
-        self
-    }
-
-    pub(super) fn reads_textures(&self) -> bool {
-        self.texels && self.has_vectors()
-    }
-
-    /// Bytes of the largest operand that every kernel can read.
-    pub fn operand_bytes(&self) -> u64 {
-        self.limits.binding_bytes.min(self.limits.buffer_bytes)
     }
 
     /// How shaders read `dtype` here where they do not write it too.
@@ -291,9 +292,9 @@ impl Caps {
         self.elem_texels(dtype).unwrap_or(self.elem(dtype))
     }
 
-    /// The same where the shader accesses two vec4s at a time and rows hold an even number of them.
-    pub fn elem_in_pairs(&self, dtype: DType) -> Elem {
-        self.elem_texels(dtype).unwrap_or(self.elem_pairs(dtype))
+    /// The same, accessed as [`Caps::elem_paired`] says.
+    pub fn elem_in_paired(&self, dtype: DType, paired: bool) -> Elem {
+        self.elem_texels(dtype).unwrap_or(self.elem_paired(dtype, paired))
     }
 
     fn elem_texels(&self, dtype: DType) -> Option<Elem> {

@@ -14,7 +14,7 @@ use super::schedule::Turn;
 use super::split::Chunk;
 use crate::error::{Error, Result};
 use crate::gpu::{DeviceTensor, Gpu, Pipeline, Slabs, Storage};
-use crate::shader::{Access, Binding};
+use crate::shader::Access;
 use crate::tensor::Tensor;
 
 /// A range of bytes of a buffer.
@@ -237,6 +237,45 @@ impl<'a> Site<'a> {
         self.layout.pieces(tensor, rows).iter().map(of).collect()
     }
 
+    /// Binds the operands of an op. What it reads through a texture must not lie in a buffer that it writes: wgpu does not see
+    /// that they are one.
+    fn bind(&self, pipeline: &Pipeline, op: &Op, bound: &[BufferRange]) -> Result<wgpu::BindGroup> {
+        let is_written = |range: &BufferRange| {
+            op.operands.iter().zip(bound).any(|(o, r)| o.writes && *r.buffer == *range.buffer)
+        };
+        let views = pipeline.bindings.iter().zip(bound).map(|(binding, range)| {
+            if binding.access != Access::ReadTexels {
+                return Ok(None);
+            }
+            if is_written(range) {
+                let message =
+                    format!("{}: {} lies in a buffer that is written", op.label, binding.name);
+                return Err(Error::internal(message));
+            }
+            self.texels(range).map(Some)
+        });
+        let views = views.collect::<Result<Vec<_>>>()?;
+        let entries: Vec<_> = (0u32..)
+            .zip(bound.iter().zip(&views))
+            .map(|(binding, (range, view))| wgpu::BindGroupEntry {
+                binding,
+                resource: match view {
+                    Some(view) => wgpu::BindingResource::TextureView(view),
+                    None => wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                        buffer: &range.buffer,
+                        offset: range.offset,
+                        size: wgpu::BufferSize::new(range.bytes),
+                    }),
+                },
+            })
+            .collect();
+        Ok(self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(&op.label),
+            layout: &pipeline.layout,
+            entries: &entries,
+        }))
+    }
+
     /// Makes the step of one chunk, or none where it launches nothing. `gathered` are the rows that the steps
     /// of this op before it brought together for each operand: nothing writes them meanwhile.
     fn step(
@@ -278,41 +317,7 @@ impl<'a> Site<'a> {
                 .ok_or_else(|| Error::internal(format!("{}: unplaced operand", op.label)))?;
             bound.push(range);
         }
-        // wgpu does not see that a texture lies in a buffer's memory.
-        let writes = |range: &BufferRange| {
-            op.operands.iter().zip(&bound).any(|(o, r)| o.writes && *r.buffer == *range.buffer)
-        };
-        let is_read = |(binding, range): &(&Binding, &BufferRange)| {
-            binding.access == Access::ReadTexels && writes(range)
-        };
-        if let Some((binding, _)) = pipeline.bindings.iter().zip(&bound).find(is_read) {
-            let message =
-                format!("{}: {} lies in a buffer that is written", op.label, binding.name);
-            return Err(Error::internal(message));
-        }
-        let views = pipeline.bindings.iter().zip(&bound).map(|(binding, range)| {
-            (binding.access == Access::ReadTexels).then(|| self.texels(range)).transpose()
-        });
-        let views = views.collect::<Result<Vec<_>>>()?;
-        let entries: Vec<_> = (0u32..)
-            .zip(bound.iter().zip(&views))
-            .map(|(binding, (range, view))| wgpu::BindGroupEntry {
-                binding,
-                resource: match view {
-                    Some(view) => wgpu::BindingResource::TextureView(view),
-                    None => wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                        buffer: &range.buffer,
-                        offset: range.offset,
-                        size: wgpu::BufferSize::new(range.bytes),
-                    }),
-                },
-            })
-            .collect();
-        let bind_group = self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(&op.label),
-            layout: &pipeline.layout,
-            entries: &entries,
-        });
+        let bind_group = self.bind(pipeline, op, &bound)?;
         let present =
             op.operands.iter().zip(&bound).filter(|(operand, _)| operand.tensor.is_some());
         let bytes: u64 = present.map(|(_, range)| range.bytes).sum();

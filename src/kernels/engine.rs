@@ -158,7 +158,7 @@ impl Engine {
     /// How weights and inputs of `dtype` are read.
     pub(super) fn elem_in(self, caps: &Caps, dtype: DType) -> Elem {
         match self {
-            Self::Lanes(Lanes { deep: 2, .. }) => caps.elem_in_pairs(dtype),
+            Self::Lanes(l) => caps.elem_in_paired(dtype, l.deep == 2),
             Self::Coop(_) => Elem::Octets,
             _ => caps.elem_in(dtype),
         }
@@ -166,18 +166,17 @@ impl Engine {
 
     /// How a residual of `dtype` is read.
     pub(super) fn elem_res(self, caps: &Caps, dtype: DType) -> Elem {
-        match self {
-            Self::Lanes(Lanes { paired: true, .. }) => caps.elem_in_pairs(dtype),
-            _ => caps.elem_in(dtype),
-        }
+        caps.elem_in_paired(dtype, self.is_paired())
     }
 
     /// How the result, of `dtype`, is written.
     pub(super) fn elem_out(self, caps: &Caps, dtype: DType) -> Elem {
-        match self {
-            Self::Lanes(Lanes { paired: true, .. }) => caps.elem_pairs(dtype),
-            _ => caps.elem(dtype),
-        }
+        caps.elem_paired(dtype, self.is_paired())
+    }
+
+    /// Whether the epilogue takes two vec4s of a row at a time.
+    fn is_paired(self) -> bool {
+        matches!(self, Self::Lanes(Lanes { paired: true, .. }))
     }
 
     /// Needs no matrix units, but a device that has them lists tiles of those: then it is one of the others' own.

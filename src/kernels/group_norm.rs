@@ -148,7 +148,7 @@ fn fused_pairs(caps: &Caps, x: Tensor, x2: Option<Tensor>, groups: u32) -> Optio
 /// Variant of the kernels that read `x` and `x2`, but for the invocations of a workgroup.
 fn joined(caps: &Caps, x: Tensor, x2: Option<Tensor>) -> Variant {
     let paired = paired(caps, x, x2);
-    let elem = |dtype| if paired { caps.elem_in_pairs(dtype) } else { caps.elem_in(dtype) };
+    let elem = |dtype| caps.elem_in_paired(dtype, paired);
     Variant::new()
         .flag("HAS_X2", x2.is_some())
         .flag("ALIGNED_JOIN", x.shape.channels.is_multiple_of(4))
@@ -194,7 +194,7 @@ pub fn choose_apply(caps: &Caps, x: Tensor, x2: Option<Tensor>, out: DType, silu
         .flag("SILU", silu)
         .elem("fold", caps.elem_in(DType::F32))
         .elem("bias", caps.elem_in(DType::F32))
-        .elem("y", if paired(caps, x, x2) { caps.elem_pairs(out) } else { caps.elem(out) })
+        .elem("y", caps.elem_paired(out, paired(caps, x, x2)))
 }
 
 /// Records the normalisation of `[x | x2]`; the result has the joined channels and type `out`.
@@ -233,7 +233,7 @@ fn choose_fused(
         .flag("SILU", silu)
         .elem("weight", caps.elem_in(DType::F32))
         .elem("bias", caps.elem_in(DType::F32))
-        .elem("y", caps.elem_pairs(out))
+        .elem("y", caps.elem_paired(out, true))
 }
 
 fn record_fused(

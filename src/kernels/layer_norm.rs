@@ -58,10 +58,6 @@ fn tiling(caps: &Caps, channels: u32) -> (u32, bool) {
 /// Variant of `layer_norm`.
 pub fn choose(caps: &Caps, x: Tensor, affine: &Affine, out: DType) -> Variant {
     let (each, paired) = tiling(caps, x.shape.channels);
-    let (read, write) = match paired {
-        true => (caps.elem_in_pairs(x.dtype), caps.elem_pairs(out)),
-        false => (caps.elem_in(x.dtype), caps.elem(out)),
-    };
     Variant::new()
         .num("WG", 64)
         .num("EACH", each)
@@ -76,11 +72,11 @@ pub fn choose(caps: &Caps, x: Tensor, affine: &Affine, out: DType) -> Variant {
             },
         )
         .slot("reduce", caps.reduce().0)
-        .elem("x", read)
+        .elem("x", caps.elem_in_paired(x.dtype, paired))
         .elem("weight", caps.elem_in(DType::F32))
         .elem("bias", caps.elem_in(DType::F32))
         .elem("table", caps.elem_in(DType::F32))
-        .elem("y", write)
+        .elem("y", caps.elem_paired(out, paired))
 }
 
 /// Records `y = norm(x) · gain + offset`.

@@ -19,8 +19,6 @@ use scalediff::shader::{SOURCES, Sources, compose};
 
 const PARAM_BYTES: u32 = 64;
 const MOST_LINES: usize = 300;
-/// As `Caps` asks for where kernels read through them.
-const MOST_TEXTURES: usize = 7;
 
 /// Devices that stand for all: each class at each tier, subgroups of 4 to 32, and limits so low that
 /// attention cuts its keys.
@@ -119,8 +117,8 @@ fn check_resources(
     if storage > caps.limits.storage_buffers {
         return Err(format!("{storage} storage buffers"));
     }
-    let textures = globals(AddressSpace::Handle).count();
-    if textures > MOST_TEXTURES {
+    let textures = globals(AddressSpace::Handle).count() as u32;
+    if textures > Caps::MOST_READ {
         return Err(format!("{textures} textures"));
     }
     let params: Vec<_> = globals(AddressSpace::Immediate).collect();

@@ -46,8 +46,7 @@ pub(super) fn choose(caps: &Caps, a: &Attention, p: &Problem, carry: Carry, out:
     let paired = p.paired && vectors;
     let read = |dtype| match tiling.engine {
         Engine::Coop(_) | Engine::CoopWide(_) => Elem::Octets,
-        _ if paired => caps.elem_in_pairs(dtype),
-        _ => caps.elem_in(dtype),
+        _ => caps.elem_in_paired(dtype, paired),
     };
     let kv = read(a.k.tensor.dtype);
     let turn = a.text.and_then(|text| text.turn);
@@ -90,7 +89,7 @@ pub(super) fn choose(caps: &Caps, a: &Attention, p: &Problem, carry: Carry, out:
         .elem("q", read(a.q.tensor.dtype))
         .elem("k", kv)
         .elem("v", kv)
-        .elem("y", if paired { caps.elem_pairs(out) } else { caps.elem(out) })
+        .elem("y", caps.elem_paired(out, paired))
         .elem("text_k", kv)
         .elem("text_v", kv)
         .elem("turn", caps.elem_in(DType::F32))
