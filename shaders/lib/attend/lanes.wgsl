@@ -128,9 +128,13 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
                 let new_m = max(max(m[r], max(top.x, top.y)), max(top.z, top.w));
                 keep[r] = exp2_of(vec4(m[r] - new_m)).x;
                 m[r] = new_m;
-                // A query that has seen no key yet has new_m = LOWEST, and masked keys would weigh 1.
-                let p_a = select(vec4(0.0), exp2_of(a - new_m), seen_a);
-                let p_b = select(vec4(0.0), exp2_of(b - new_m), seen_b);
+                var p_a = exp2_of(a - new_m);
+                var p_b = exp2_of(b - new_m);
+                // A query that has seen no key yet has new_m = LOWEST, and keys beyond it would weigh 1. Others are there in each step.
+                if (SCOPE == CAUSAL) {
+                    p_a = select(vec4(0.0), p_a, seen_a);
+                    p_b = select(vec4(0.0), p_b, seen_b);
+                }
                 let sum = p_a + p_b;
                 l[r] = fma(l[r], keep[r], (sum.x + sum.y) + (sum.z + sum.w));
                 p[r] = array(p_a.x, p_a.y, p_a.z, p_a.w, p_b.x, p_b.y, p_b.z, p_b.w);
