@@ -1,4 +1,4 @@
-// y = x: what memory can do.   x, y [rows, 4] f32, one vec4 per lane.
+// y = x: what memory can do, and whether textures show it (`gpu/texels.rs`).   x, y [rows, 4] f32, one vec4 per lane.
 #bind read x
 #bind write y
 #import grid

@@ -53,7 +53,8 @@ impl Progress {
     pub fn show(&mut self, event: Event) {
         match event {
             Event::Stage { stage, width, height, steps } => {
-                self.stage = format!("stage {stage} ({width}×{height}, {steps} steps)");
+                let made = if steps == 0 { "resumed".into() } else { format!("{steps} steps") };
+                self.stage = format!("stage {stage} ({width}×{height}, {made})");
                 self.stage_start = Instant::now();
                 self.begin(Phase::Sampling);
             }

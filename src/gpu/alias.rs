@@ -7,6 +7,8 @@ use ash::vk;
 use wgpu::hal::api::Vulkan;
 use wgpu::hal::vulkan::{Buffer, TextureMemory};
 
+use crate::error::{Error, ErrorKind, Result};
+
 /// Memory that a buffer takes from its start, with room behind it for textures that end in whole lines.
 pub(super) struct Memory {
     device: ash::Device,
@@ -28,6 +30,21 @@ impl Drop for Memory {
     }
 }
 
+/// What went wrong in Vulkan: memory that is short, or the driver.
+fn failed(e: vk::Result) -> Error {
+    let kind = match e {
+        vk::Result::ERROR_OUT_OF_DEVICE_MEMORY
+        | vk::Result::ERROR_OUT_OF_HOST_MEMORY
+        | vk::Result::ERROR_TOO_MANY_OBJECTS => ErrorKind::OutOfMemory,
+        _ => ErrorKind::Device,
+    };
+    Error::new(kind, format!("Vulkan: {e}"))
+}
+
+fn no_vulkan() -> Error {
+    Error::internal("textures in the memory of buffers are for Vulkan only")
+}
+
 /// Usages of buffers as Vulkan has them.
 const USAGES: [(wgpu::BufferUsages, vk::BufferUsageFlags); 3] = [
     (wgpu::BufferUsages::STORAGE, vk::BufferUsageFlags::STORAGE_BUFFER),
@@ -36,22 +53,25 @@ const USAGES: [(wgpu::BufferUsages, vk::BufferUsageFlags); 3] = [
 ];
 
 /// A buffer of zeros, of one of those usages or more, in memory of its own that has `room` bytes more.
+///
+/// # Errors
+/// Out of memory, or a driver that has no such buffer.
 pub(super) fn buffer(
     device: &wgpu::Device,
     queue: &wgpu::Queue,
     descriptor: &wgpu::BufferDescriptor,
     room: u64,
-) -> Result<(Arc<Memory>, wgpu::Buffer), vk::Result> {
+) -> Result<(Arc<Memory>, wgpu::Buffer)> {
     // SAFETY: only the function pointers are kept, by what lives no longer than the device.
     let hal = unsafe { device.as_hal::<Vulkan>() };
-    let raw = hal.ok_or(vk::Result::ERROR_INCOMPATIBLE_DRIVER)?.raw_device().clone();
+    let raw = hal.ok_or_else(no_vulkan)?.raw_device().clone();
     let usages = USAGES.iter().filter(|(usage, _)| descriptor.usage.contains(*usage));
     let info = vk::BufferCreateInfo::default()
         .size(descriptor.size)
         .usage(usages.fold(vk::BufferUsageFlags::empty(), |all, (_, usage)| all | *usage));
     // SAFETY: buffer and memory are of this device, and nothing else is bound there.
     let (buffer, memory) = unsafe {
-        let buffer = raw.create_buffer(&info, None)?;
+        let buffer = raw.create_buffer(&info, None).map_err(failed)?;
         let memory = bound_memory(&raw, buffer, room);
         (buffer, memory.inspect_err(|_| raw.destroy_buffer(buffer, None))?)
     };
@@ -68,31 +88,30 @@ pub(super) fn buffer(
     Ok((memory, buffer))
 }
 
-unsafe fn bound_memory(
-    device: &ash::Device,
-    buffer: vk::Buffer,
-    room: u64,
-) -> Result<Arc<Memory>, vk::Result> {
+unsafe fn bound_memory(device: &ash::Device, buffer: vk::Buffer, room: u64) -> Result<Arc<Memory>> {
     unsafe {
         let needs = device.get_buffer_memory_requirements(buffer);
         let bytes = needs.size + room;
         let type_index = needs.memory_type_bits.trailing_zeros();
         let info =
             vk::MemoryAllocateInfo::default().allocation_size(bytes).memory_type_index(type_index);
-        let raw = device.allocate_memory(&info, None)?;
+        let raw = device.allocate_memory(&info, None).map_err(failed)?;
         let memory = Memory { device: device.clone(), raw, type_index, bytes };
-        device.bind_buffer_memory(buffer, raw, 0)?;
+        device.bind_buffer_memory(buffer, raw, 0).map_err(failed)?;
         Ok(Arc::new(memory))
     }
 }
 
 /// What lies in `memory` from byte `offset` on as a texture of 16-byte texels, for shaders to read.
+///
+/// # Errors
+/// A driver that does not lay out textures as whole lines one after the other, or wants more room for them.
 pub(super) fn texture(
     device: &wgpu::Device,
     memory: &Arc<Memory>,
     offset: u64,
     descriptor: &wgpu::TextureDescriptor,
-) -> Result<wgpu::Texture, vk::Result> {
+) -> Result<wgpu::Texture> {
     let wgpu::TextureDescriptor { label, size, dimension, format, .. } = *descriptor;
     let usage = wgpu::TextureUses::STORAGE_READ_ONLY;
     let described = wgpu::hal::TextureDescriptor {
@@ -110,7 +129,7 @@ pub(super) fn texture(
     // SAFETY: the image is as described and, for a driver without layouts, in the state that is named. Memory and device
     // outlive it: wgpu calls `drop` when nothing uses it any more.
     unsafe {
-        let hal = device.as_hal::<Vulkan>().ok_or(vk::Result::ERROR_INCOMPATIBLE_DRIVER)?;
+        let hal = device.as_hal::<Vulkan>().ok_or_else(no_vulkan)?;
         let image = memory.image(offset, size)?;
         let drop: wgpu::hal::DropCallback =
             Box::new(move || owner.device.destroy_image(image, None));
@@ -121,7 +140,7 @@ pub(super) fn texture(
 
 impl Memory {
     /// Lines of texels that lie one after the other from byte `offset` on.
-    unsafe fn image(&self, offset: u64, size: wgpu::Extent3d) -> Result<vk::Image, vk::Result> {
+    unsafe fn image(&self, offset: u64, size: wgpu::Extent3d) -> Result<vk::Image> {
         let info = vk::ImageCreateInfo::default()
             .image_type(vk::ImageType::TYPE_2D)
             .format(vk::Format::R32G32B32A32_UINT)
@@ -138,7 +157,7 @@ impl Memory {
             array_layer: 0,
         };
         unsafe {
-            let image = self.device.create_image(&info, None)?;
+            let image = self.device.create_image(&info, None).map_err(failed)?;
             let needs = self.device.get_image_memory_requirements(image);
             let layout = self.device.get_image_subresource_layout(image, whole);
             let fits = needs.memory_type_bits & (1 << self.type_index) != 0
@@ -146,8 +165,20 @@ impl Memory {
                 && offset + needs.size <= self.bytes
                 && (layout.offset, layout.row_pitch) == (0, 16 * u64::from(size.width));
             let bound = match fits {
-                true => self.device.bind_image_memory(image, self.raw, offset),
-                false => Err(vk::Result::ERROR_FORMAT_NOT_SUPPORTED),
+                true => self.device.bind_image_memory(image, self.raw, offset).map_err(failed),
+                false => Err(Error::device(format!(
+                    "an image of {} × {} texels at byte {offset} of {}, in memory of type {}: the driver wants {} bytes of \
+                     types {:#b} at multiples of {}, and lines of {} bytes from {} on",
+                    size.width,
+                    size.height,
+                    self.bytes,
+                    self.type_index,
+                    needs.size,
+                    needs.memory_type_bits,
+                    needs.alignment,
+                    layout.row_pitch,
+                    layout.offset,
+                ))),
             };
             bound.inspect_err(|_| self.device.destroy_image(image, None))?;
             Ok(image)

@@ -11,6 +11,7 @@ use super::memory::Governor;
 use super::pipeline::Pipeline;
 use super::profile::Profile;
 use super::storage::{self, Storage};
+use super::texels;
 use super::timestamps::Clock;
 use super::tuning::{Tiles, Tuning};
 use crate::error::{Error, ErrorKind, Result};
@@ -219,7 +220,7 @@ impl Gpu {
             pollster::block_on(chosen.request_device(&descriptor)).map_err(|e| {
                 Error::device(format!("{}: cannot be opened", facts.name)).with_source(e)
             })?;
-        Self::new(facts, device, queue, options).map(Self::watch)?.with_tested_units(options)
+        Self::new(facts, device, queue, options).map(Self::watch)?.tested(options)
     }
 
     /// Becomes a guest on a device of the caller's, which must have been opened with
@@ -237,7 +238,7 @@ impl Gpu {
         let units = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
         facts.caps.coop = facts.caps.coop.filter(|_| device.features().contains(units));
         facts.caps = facts.caps.with_limits(&device.limits());
-        Self::new(facts, device, queue, options)?.with_tested_units(options)
+        Self::new(facts, device, queue, options)?.tested(options)
     }
 
     fn new(
@@ -299,9 +300,19 @@ impl Gpu {
         self
     }
 
-    /// Keeps matrix units only if they pass [`coop::test`], and only where kernels use them; then takes the tiles that were
-    /// measured on such a device.
-    fn with_tested_units(mut self, options: &GpuOptions) -> Result<Self> {
+    /// Keeps textures of buffers only if they pass [`texels::test`], and matrix units only if they pass [`coop::test`] and
+    /// where kernels use them; then takes the tiles that were measured on such a device.
+    fn tested(mut self, options: &GpuOptions) -> Result<Self> {
+        if self.facts.caps.reads_textures()
+            && let Err(e) = texels::test(&self)
+        {
+            log::warn!(
+                "{}: kernels read words of buffers, which is slower, and not textures: {e}; please report it, with the \
+                 driver's version",
+                self.facts.name
+            );
+            self.facts.caps.texels = false;
+        }
         // The kernels for processors know none.
         let offered = self.facts.caps.coop.filter(|_| self.facts.caps.class != DeviceClass::Cpu);
         self.facts.caps.coop = match offered.map(|units| coop::test(&self, units)) {

@@ -13,6 +13,7 @@ mod memory;
 mod pipeline;
 mod profile;
 mod storage;
+mod texels;
 mod timestamps;
 mod transfer;
 mod tuning;

@@ -1,7 +1,8 @@
 //! What stands for `alias.rs` on systems without Vulkan.
 
-use std::fmt::Error;
 use std::sync::Arc;
+
+use crate::error::{Error, Result};
 
 /// There is none.
 #[derive(Debug)]
@@ -12,8 +13,8 @@ pub(super) fn buffer(
     _: &wgpu::Queue,
     _: &wgpu::BufferDescriptor,
     _: u64,
-) -> Result<(Arc<Memory>, wgpu::Buffer), Error> {
-    Err(Error)
+) -> Result<(Arc<Memory>, wgpu::Buffer)> {
+    Err(Error::internal("textures in the memory of buffers are for Vulkan only"))
 }
 
 pub(super) fn texture(
@@ -21,6 +22,6 @@ pub(super) fn texture(
     memory: &Arc<Memory>,
     _: u64,
     _: &wgpu::TextureDescriptor,
-) -> Result<wgpu::Texture, Error> {
+) -> Result<wgpu::Texture> {
     match **memory {}
 }

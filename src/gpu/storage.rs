@@ -42,7 +42,7 @@ fn lines_of(bytes: u64) -> u64 {
 
 /// Whether buffers can be read through textures: on the driver that is known to keep their memory as it is and to end each
 /// dispatch, copy and fill before it begins the next, since wgpu, which cannot know that both are the same memory, orders
-/// none of them.
+/// none of them. [`texels::test`](super::texels::test) sees that it does.
 pub(super) fn offers_texels(adapter: &wgpu::Adapter) -> bool {
     let info = adapter.get_info();
     let flags = adapter.get_texture_format_features(FORMAT).flags;
@@ -102,8 +102,11 @@ impl Storage {
         };
         if caps.reads_textures() {
             let room = ROOM_LINES * LINE_BYTES;
-            let (memory, buffer) = alias::buffer(device, queue, &descriptor, room)
-                .map_err(|e| no_room().with_source(e))?;
+            let (memory, buffer) =
+                alias::buffer(device, queue, &descriptor, room).map_err(|e| match e.kind() {
+                    ErrorKind::OutOfMemory => no_room().with_source(e),
+                    _ => e.at(label),
+                })?;
             return Ok(Self { memory: Some(memory), buffer });
         }
         let scope = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
@@ -138,8 +141,7 @@ impl Storage {
         let memory = self.memory.as_ref();
         let memory = memory.ok_or_else(|| Error::internal("a buffer without textures"))?;
         let texture = alias::texture(device, memory, offset, &descriptor).map_err(|e| {
-            Error::device("the driver has no texture for a buffer's memory")
-                .with_source(e)
+            e.at("a texture for a buffer's memory")
                 .with_hint("try --tier plain; please report it, with the driver's version")
         })?;
         Ok(texture.create_view(&Default::default()))

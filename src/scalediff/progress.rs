@@ -11,7 +11,7 @@ pub enum Event {
     Loading(&'static str),
     /// A share of the text encoders' work is done.
     Prompt(f64),
-    /// A stage begins: 0 is the base. `steps` sampler steps, `width × height` pixels.
+    /// A stage begins: 0 is the base. `steps` sampler steps, none where the latents are those of an earlier run; `width × height` pixels.
     Stage { stage: u32, width: u32, height: u32, steps: usize },
     /// A share of the stage's sampling is done.
     Sampling(f64),

@@ -225,7 +225,8 @@ fn check_family(name: &str) -> usize {
     for caps in devices() {
         let graph = every::record(family, &caps);
         for op in every::distinct(graph.ops()) {
-            if !seen.insert((op.spec.name, op.variant.clone(), caps.f16, caps.subgroups)) {
+            let enabled = (caps.f16, caps.subgroups, caps.int64);
+            if !seen.insert((op.spec.name, op.variant.clone(), enabled)) {
                 continue;
             }
             check(&graph, op, &caps);
