@@ -1,6 +1,8 @@
 // y[b, oy, ox, :] = epilogue(sum over taps of x[b, oy·stride + ty - pad, ox·stride + tx - pad, :] · w[:, ty, tx, :])
 //   x = [x | x2] joined on channels, [items, in_h, in_w, c1 (+ c2)];  w [n, SIZE, SIZE, c];  y, res [items, out_h, out_w, n].
-// With DOUBLED the input is read at (iy/2, ix/2): nearest-neighbour upsampling without the copy.
+// With DOUBLED the input is read at (iy/2, ix/2): nearest-neighbour upsampling without the copy. Of 3 × 3 taps several then read the
+// same pixel, which ones depends on whether oy and ox are odd. With FOLDED an engine whose tiles have rows of one kind only takes each
+// pixel once, with the sum of its weights: 4 of 9 products.
 #bind read x
 #bind read x2
 #bind read w
@@ -50,8 +52,12 @@ fn a_begin(row: u32) -> ARow {
 fn a_tap(a: ARow, tap: u32) -> u32 {
     var iy = a.y + i32(tap / SIZE);
     var ix = a.x + i32(tap % SIZE);
+    if (FOLDED) {
+        iy = (a.y >> 1u) + i32(tap / 2u);
+        ix = (a.x >> 1u) + i32(tap % 2u);
+    }
     var inside = iy >= 0 && ix >= 0 && iy < i32(params.in_h) && ix < i32(params.in_w);
-    if (DOUBLED) {
+    if (DOUBLED && !FOLDED) {
         // The doubled picture may be cropped by one: beyond the crop lies padding, not the rest of it.
         inside = iy >= 0 && ix >= 0 && iy < i32(params.rows_per_item / params.out_w) && ix < i32(params.out_w);
         iy = iy >> 1u;
@@ -59,6 +65,12 @@ fn a_tap(a: ARow, tap: u32) -> u32 {
     }
     let row = (a.item * params.in_h + u32(iy)) * params.in_w + u32(ix);
     return select(OUTSIDE, row, inside || SIZE == 1u);
+}
+// Of the four pixels that FOLDED reads: 1 along x and y where the middle tap reads it too.
+fn a_fold(a: ARow, tap: u32) -> vec2<f32> {
+    let odd = (vec2(a.x, a.y) & vec2(1)) == vec2(0); // of the output: the first tap lies one to the left and above
+    let second = vec2(tap % 2u, tap / 2u) == vec2(1u);
+    return select(vec2(0.0), vec2(1.0), odd != second);
 }
 fn a_load(row: u32, c: u32) -> vec4<f32> {
     if (SIZE == 1u) { return load_joined(row, c); }

@@ -28,6 +28,7 @@ fn vector_at(item: u32) -> u32 { return item * params.vector4 + params.vector_co
 struct ARow { base: u32 }
 fn a_begin(row: u32) -> ARow { return ARow(row * params.c4); }
 fn a_tap(a: ARow, tap: u32) -> u32 { return a.base; }
+fn a_fold(a: ARow, tap: u32) -> vec2<f32> { return vec2(0.0); }
 fn a_load(base: u32, c: u32) -> vec4<f32> { return load_x(base + c); }
 fn a_load2(base: u32, c: u32) -> mat2x4<f32> { return load2_x(base + c); }
 #when mma coop

@@ -40,6 +40,11 @@ impl Geometry {
         Self { size, stride: 2, pad, doubled: false, out_h: half(x.height), out_w: half(x.width) }
     }
 
+    /// Whether it is one of 3 × 3 over a picture doubled as a whole: then all taps of a pixel read the same two lines and columns.
+    fn folds(&self, x: Shape) -> bool {
+        self.doubled && self.size == 3 && (self.out_h, self.out_w) == (2 * x.height, 2 * x.width)
+    }
+
     /// Nearest-neighbour doubling, cropped to the given size, then the taps.
     pub fn doubled(height: u32, width: u32, size: u32) -> Self {
         Self { size, stride: 1, pad: size / 2, doubled: true, out_h: height, out_w: width }
@@ -87,6 +92,7 @@ fn engine(
         k4: x.shape.stride4() + x2.map_or(0, |t| t.shape.stride4()),
         even_k: even(x) && x2.is_none_or(even),
         rows_per_item,
+        doubled_w: if geometry.folds(x.shape) { geometry.out_w } else { 0 },
         halves: [Some(x), x2].iter().flatten().all(|t| t.dtype == DType::F16)
             && weight == DType::F16,
     };
@@ -160,7 +166,8 @@ pub fn record(
     };
     let engine = engine(g.caps(), x, x2, weight.dtype, n, geometry);
     let variant = choose(g.caps(), x, x2, weight.dtype, n, geometry, &e);
-    let taps = u64::from(size * size);
+    let folded = engine.folded_rows();
+    let taps = if folded.is_some() { 4 } else { u64::from(size * size) };
     g.op(&SPEC, variant)
         .read(x, window())
         .read_opt(x2, window())
@@ -170,6 +177,7 @@ pub fn record(
         .read_opt(e.residual, Window::Rows)
         .write(y, Window::Rows)
         .over(y.shape.rows(), n)
+        .row_step(folded.unwrap_or(64))
         .flops(2 * u64::from(y.shape.rows()) * u64::from(n) * taps * u64::from(c1 + c2))
         .launch(move |chunk| {
             let (rows, cols) = (chunk.row_count(), chunk.col_count());

@@ -48,6 +48,8 @@ pub(super) struct Lanes {
     paired: bool,
     /// A tile lies within one batch item.
     one_item: bool,
+    /// Two tiles side by side share the pixels of a doubled line: the even ones, and the odd ones.
+    folded: bool,
 }
 
 /// A product as engines see it.
@@ -63,6 +65,8 @@ pub(super) struct Product {
     /// Every operand has an even number of vec4s along k.
     pub even_k: bool,
     pub rows_per_item: u32,
+    /// Rows of a line of the output, of a convolution of 3 × 3 over a picture doubled as a whole; else 0.
+    pub doubled_w: u32,
     /// All operands are stored as f16.
     pub halves: bool,
 }
@@ -203,7 +207,8 @@ impl Engine {
                 .num("BN", cols)
                 .num("RM", thread_rows)
                 .num("CV", thread_cols4)
-                .flag("ONE_ITEM", false),
+                .flag("ONE_ITEM", false)
+                .flag("FOLDED", false),
             Self::Lanes(l) => variant
                 .slot("mma", "lanes")
                 .num("WG", LANES)
@@ -213,8 +218,13 @@ impl Engine {
                 .flag("HALF", l.half)
                 .flag("ONE_EIGHT", l.rows8 == 1)
                 .flag("PAIRED", l.paired)
-                .flag("ONE_ITEM", l.one_item),
-            Self::Direct => variant.slot("mma", "direct").num("WG", 64).flag("ONE_ITEM", false),
+                .flag("ONE_ITEM", l.one_item)
+                .flag("FOLDED", l.folded),
+            Self::Direct => variant
+                .slot("mma", "direct")
+                .num("WG", 64)
+                .flag("ONE_ITEM", false)
+                .flag("FOLDED", false),
             Self::Coop(t) => variant
                 .slot("mma", "coop")
                 .coop(t.coop.side, t.coop.subgroup, t.coop.scalars)
@@ -228,7 +238,16 @@ impl Engine {
                 .num("A_LOADS", (t.rows() * t.depth8).div_ceil(t.invocations()))
                 .num("W_LOADS", (t.cols() * t.depth8).div_ceil(t.invocations()))
                 .flag("WHOLE_STEPS", t.whole)
-                .flag("ONE_ITEM", false),
+                .flag("ONE_ITEM", false)
+                .flag("FOLDED", false),
+        }
+    }
+
+    /// Of a folded convolution the rows that two tiles share: launches begin at multiples of them.
+    pub(super) fn folded_rows(self) -> Option<u32> {
+        match self {
+            Self::Lanes(l) if l.folded => Some(2 * LANES * l.rows8),
+            _ => None,
         }
     }
 
@@ -319,6 +338,7 @@ impl Lanes {
             deep: if p.even_k { deep } else { 1 },
             paired: p.cols.div_ceil(4).is_multiple_of(2) && (cols8 > 1 || !p.gated),
             one_item: p.rows_per_item.is_multiple_of(LANES * rows8),
+            folded: p.doubled_w > 0 && p.doubled_w.is_multiple_of(2 * LANES * rows8),
         }
     }
 }
@@ -339,6 +359,7 @@ mod tests {
             k4: 64,
             even_k: true,
             rows_per_item: rows,
+            doubled_w: 0,
             halves: true,
         }
     }

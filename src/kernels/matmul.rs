@@ -120,6 +120,7 @@ fn engine(caps: &Caps, x: Tensor, weight: DType, n: u32, e: &Epilogue) -> Engine
         k4: x.shape.stride4(),
         even_k: x.shape.stride4().is_multiple_of(2),
         rows_per_item: x.shape.rows_per_item(),
+        doubled_w: 0,
         halves: x.dtype == DType::F16 && weight == DType::F16,
     };
     Engine::choose(caps, &product)

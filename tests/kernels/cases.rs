@@ -130,6 +130,7 @@ const NETWORKS: &[Case] = &[
         linear(65, 48, 48, Tail::act(Activation::GeluErf)),
     ),
     // Convolutions: sizes, strides, both paddings, doubling to odd sides, joins on and off vec4s.
+    case("folded", SUM, conv([2, 2, 64, 10], 0, 16, Taps::Doubled(4, 128), Tail::ALL)),
     case("same_3", SUM, conv([2, 9, 7, 10], 0, 6, Taps::Same(3), Tail::BIAS)),
     case("same_1", SUM, conv([2, 9, 7, 48], 0, 10, Taps::Same(1), Tail::BIAS)),
     case("one_pixel", SUM, conv([1, 1, 1, 3], 0, 1, Taps::Same(3), Tail::NONE)),
@@ -142,6 +143,8 @@ const NETWORKS: &[Case] = &[
     case("tall_joined", SUM, conv([2, 40, 40, 6], 10, 16, Taps::Same(3), Tail::ALL)),
     case("tall_halved", SUM, conv([2, 81, 41, 10], 0, 16, Taps::Halved(1), Tail::BIAS)),
     case("tall_doubled", SUM, conv([2, 40, 20, 10], 0, 16, Taps::Doubled(79, 40), Tail::RESIDUAL)),
+    case("tall_folded", SUM, conv([2, 40, 32, 10], 0, 16, Taps::Doubled(80, 64), Tail::RESIDUAL)),
+    case("not_folded", SUM, conv([2, 3, 32, 16], 0, 18, Taps::Doubled(5, 64), Tail::BIAS)),
     case("halved_pad_1_even", SUM, conv([2, 10, 12, 6], 0, 10, Taps::Halved(1), Tail::BIAS)),
     case("halved_pad_1_odd", SUM, conv([2, 11, 13, 6], 0, 10, Taps::Halved(1), Tail::BIAS)),
     case("halved_pad_0_even", SUM, conv([2, 10, 12, 48], 0, 10, Taps::Halved(0), Tail::BIAS)),

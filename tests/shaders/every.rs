@@ -152,7 +152,7 @@ fn conv2d_family(g: &mut Graph) {
                     Geometry::same(x.shape, 3),
                     Geometry::halved(x.shape, 3, 0),
                     Geometry::halved(x.shape, 3, 1),
-                    Geometry::doubled(2 * side - 1, 2 * side, 3),
+                    Geometry::doubled(2 * side - side % 2, 2 * side, 3),
                 ] {
                     let y = Shape::new(1, geometry.out_h, geometry.out_w, n);
                     let taps = geometry.size * geometry.size;

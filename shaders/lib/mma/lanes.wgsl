@@ -9,6 +9,7 @@ const RB: u32 = 4u * QUADS;
 const TILE_ROWS: u32 = LANES * RB;
 const TILE_COLS: u32 = LANES * CB;
 const TAKEN: u32 = select(1u, 2u, GATED && PAIRED);   // eights of weight rows that make one access to the result
+const READ_TAPS: u32 = select(TAPS, 4u, FOLDED);
 const PANEL: u32 = 8u;   // tiles above each other that take the same weights, one after the other: they stay in a core's cache
 
 // Sums of eight weight rows, each vec4 over four rows of x that lie LANES apart.
@@ -55,6 +56,21 @@ fn w_at(i: u32) -> mat2x4<f32> {
     if (DEEP == 2u) { return load2_w(i); }
     return mat2x4(load_w(i), vec4(0.0));
 }
+// Weights of a tap, from the row's first at this place of k. Where FOLDED, the sum of those taps of 3 × 3 that read the pixel: a corner
+// and, as far as `fold` says so, its neighbours along x and y.
+fn w_tap(base: u32, tap: u32, fold: vec2<f32>) -> mat2x4<f32> {
+    if (!FOLDED) { return w_at(base + tap * params.c4); }
+    let corner = 2u * vec2(tap % 2u, tap / 2u);
+    let at = base + vec4(3u * corner.y + corner.x, 3u * corner.y + 1u, 3u + corner.x, 4u) * params.c4;
+    let along_x = w_at(at.x) + fold.x * w_at(at.y);
+    return along_x + fold.y * (w_at(at.z) + fold.x * w_at(at.w));
+}
+// Row i of the tile that begins at row0. Where FOLDED, two tiles share twice as many rows: one takes the even, one the odd ones.
+fn row_of(row0: u32, i: u32) -> u32 {
+    if (!FOLDED) { return row0 + i; }
+    let odd = row0 / TILE_ROWS % 2u;
+    return row0 - odd * TILE_ROWS + 2u * i + odd;
+}
 
 // What the epilogue needs of columns, each lane holding one vec4 of weight rows.
 struct Held { bias: vec4<f32>, vector: vec4<f32> }
@@ -89,7 +105,7 @@ fn gemm(group: u32, lane: u32) {
 
     var a: array<ARow, RB>;
     #unroll r RB
-        a[r] = a_begin(min(row0 + LANES * r + lane, params.rows - 1u));
+        a[r] = a_begin(min(row_of(row0, LANES * r + lane), params.rows - 1u));
     #end
     lane0 = params.c4 >> 31u;
     let k4 = TAPS * params.c4;
@@ -101,7 +117,8 @@ fn gemm(group: u32, lane: u32) {
     var acc: array<array<Sums, QUADS>, CB>;
     var places: array<u32, RB>;
     var x: array<mat2x4<f32>, RB>;
-    for (var tap = 0u; tap < TAPS; tap++) {
+    for (var tap = 0u; tap < READ_TAPS; tap++) {
+        let fold = a_fold(a[0], tap);
         #unroll r RB
             places[r] = a_tap(a[r], tap);
         #end
@@ -110,7 +127,7 @@ fn gemm(group: u32, lane: u32) {
                 if (r == 0u || !ONE_EIGHT) { x[r] = x_at(places[r], kc); }
             #end
             #unroll c CB
-                let w = w_at(w_row[c] + tap * params.c4 + kc);
+                let w = w_tap(w_row[c] + kc, tap, fold);
                 #unroll q QUADS
                     const r = 4u * q;
                     let lo = transpose(mat4x4(x[r][0], x[r + 1u][0], x[r + 2u][0], x[r + 3u][0]));
@@ -129,7 +146,7 @@ fn gemm(group: u32, lane: u32) {
         let first = held_column(held, at, col4);
         let second = held_column(held, at + TAKEN, col4 + 1u);
         for (var block = row0; block < min(row0 + TILE_ROWS, params.rows); block += LANES) {
-            let row = block + lane;
+            let row = row_of(row0, block - row0 + lane);
             if (row < params.rows) {
                 let s = acc[0][0];
                 let t = acc[TAKEN - 1u][0];
